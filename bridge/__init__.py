@@ -1,0 +1,1 @@
+"""Parley's control plane: conferences, gateways to chat networks, state, steering."""

@@ -1,0 +1,146 @@
+"""Configuration: pydantic models over YAML and the environment; every default with its unit.
+
+`PARLEY__SECTION__KEY` in the environment overrides the file (`PARLEY__DATABASE__URL`). Unknown keys and bad
+values refuse to start, naming the key and the fix.
+Not here: defaults that are nobody's choice (constants beside the code that uses them).
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class Section(BaseModel):
+    """Base: no unknown keys, immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Database(Section):
+    url: str = "sqlite+aiosqlite:///parley.db"
+
+
+class Tls(Section):
+    cert: Path
+    key: Path
+
+
+class Listen(Section):
+    """One HTTP listener."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(ge=0, le=65535)
+
+
+class HttpSection(Section):
+    """public: browsers and clients; internal: the homeserver's appservice transactions; ops: health, metrics."""
+
+    public: Listen = Listen(port=8480)
+    internal: Listen = Listen(port=8481)
+    ops: Listen = Listen(port=8482)
+    public_url: str = "http://localhost:8480"
+    tls: Tls | None = None
+    trusted_proxies: tuple[str, ...] = ()
+
+
+class SfuSection(Section):
+    mode: Literal["spawn", "external"] = "spawn"
+    socket: Path | None = None  # default: <state_dir>/sfu.sock
+    orphan_s: int = Field(default=600, ge=1)
+
+
+class MediaSection(Section):
+    """listen: addresses the UDP port is bound on; advertise: addresses put into candidates (empty = listen)."""
+
+    listen: tuple[str, ...] = ("127.0.0.1",)
+    port: int = Field(default=8470, ge=0, le=65535)
+    advertise: tuple[str, ...] = ()
+
+
+class ApiKey(Section):
+    """A LiveKit API key pair: `key` is the token's issuer."""
+
+    key: str
+    secret: SecretStr
+
+
+class LivekitSection(Section):
+    """url: what clients are told (empty = from http.public_url); keys: the first one mints our own tokens.
+
+    full_access_homeservers: `*` or server names whose users get MatrixRTC tokens.
+    """
+
+    url: str = ""
+    keys: tuple[ApiKey, ...] = ()
+    full_access_homeservers: tuple[str, ...] = ("*",)
+
+
+class MatrixSection(Section):
+    """homeserver: client-server URL we call; server_name: its domain; livekit_service_url: string-equal to
+    what the homeserver advertises (empty = http.public_url)."""
+
+    homeserver: str
+    server_name: str
+    as_token: SecretStr
+    hs_token: SecretStr
+    id: str = "parley"
+    bot: str = "parley"
+    ghost_prefix: str = "_parley_"
+    livekit_service_url: str = ""
+    admins: tuple[str, ...] = ()
+    allow_private_federation: bool = (
+        False  # tests and closed networks: OpenID checks may reach private addresses
+    )
+    federation_overrides: dict[str, str] = {}  # server name -> base URL, instead of discovery
+
+
+class XmppSection(Section):
+    """An external component (XEP-0114). muc_nick_suffix is appended when a nick is taken."""
+
+    component: str
+    secret: SecretStr
+    host: str = "127.0.0.1"
+    port: int = Field(default=5347, ge=1, le=65535)
+    tls: bool = False
+    ca: Path | None = None
+    admins: tuple[str, ...] = ()
+    muc_nick_suffix: str = " (m)"
+
+
+class WebSection(Section):
+    """The guest page. Invitation links live `invite_ttl_s`; guest tokens `token_ttl_s`."""
+
+    invite_secret: SecretStr
+    invite_ttl_s: int = Field(default=86_400, ge=60)
+    token_ttl_s: int = Field(default=3_600, ge=60, le=21_600)
+
+
+class ConferenceSection(Section):
+    """A conference that exists from the start, with the places it is bound to."""
+
+    slug: str
+    title: str = ""
+    matrix: tuple[str, ...] = ()
+    xmpp: tuple[str, ...] = ()
+
+
+class LogSection(Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = "text"
+
+
+class Config(Section):
+    """The whole file. A gateway is on when its section is there (livekit always is)."""
+
+    state_dir: Path = Path("state")
+    database: Database = Database()
+    http: HttpSection = HttpSection()
+    sfu: SfuSection = SfuSection()
+    media: MediaSection = MediaSection()
+    livekit: LivekitSection = LivekitSection()
+    matrix: MatrixSection | None = None
+    xmpp: XmppSection | None = None
+    web: WebSection | None = None
+    conferences: tuple[ConferenceSection, ...] = ()
+    log: LogSection = LogSection()

@@ -1,0 +1,171 @@
+"""The compiled data plane: one UDP port, ICE, SRTP, RTP routing. This stub is its API reference.
+
+Every method returns at once: it validates its arguments, queues a command to the data-plane thread and
+never waits for it. Handles are integers that are never used again. A handle that is already gone is
+ignored silently (the thread may have closed it a moment ago); nonsense arguments raise ValueError.
+Commands of one caller run in the order given. Safe from any thread; the GIL is never held while waiting.
+"""
+
+from typing import final
+
+__all__ = ["Codec", "Engine", "Extensions", "ReceiveStream", "build_info", "fanout_ceiling"]
+
+def build_info() -> dict[str, str]:
+    """Version, profile (release or debug), SIMD, compiler: for bug reports and benchmark files."""
+
+def fanout_ceiling(destinations: int, packet_bytes: int, seconds: float) -> dict[str, float]:
+    """The ceiling probe: rewrite + AES-128-GCM + sendmmsg of one packet to N loopback destinations.
+
+    Runs in the calling thread with the GIL released. Keys: `copies`, `cpu_s`, `copies_per_cpu_s`.
+    """
+
+@final
+class Codec:
+    """One negotiated payload type of a stream. `name` is upper or lower case as signalled."""
+
+    def __new__(
+        cls,
+        *,
+        payload_type: int,
+        name: str,
+        clock_rate: int,
+        channels: int = 1,
+        rtx_payload_type: int | None = None,
+        nack: bool = False,
+        pli: bool = False,
+        fir: bool = False,
+        remb: bool = False,
+        transport_cc: bool = False,
+    ) -> Codec: ...
+
+@final
+class Extensions:
+    """Negotiated header extension ids of a section; 0 = not negotiated."""
+
+    def __new__(
+        cls,
+        *,
+        mid: int = 0,
+        rid: int = 0,
+        repaired_rid: int = 0,
+        audio_level: int = 0,
+        transport_cc: int = 0,
+        abs_send_time: int = 0,
+        video_orientation: int = 0,
+        abs_capture_time: int = 0,
+        playout_delay: int = 0,
+        dependency_descriptor: int = 0,
+    ) -> Extensions: ...
+
+@final
+class ReceiveStream:
+    """How incoming packets of one section find their track: signalled SSRCs, or mid/rid extensions.
+
+    `rids` lists the simulcast layers, lowest first; empty = a single stream. `ssrcs` are (ssrc, rtx ssrc
+    or 0) pairs in layer order, or empty when only mid/rid or the payload type can tell.
+    """
+
+    def __new__(
+        cls,
+        *,
+        mid: str,
+        video: bool,
+        codecs: list[Codec],
+        extensions: Extensions,
+        rids: list[str] = ...,
+        ssrcs: list[tuple[int, int]] = ...,
+    ) -> ReceiveStream: ...
+
+@final
+class Engine:
+    """One data plane: a UDP port per listen address, one thread.
+
+    Transports are ICE + SRTP to one peer; publications are incoming tracks; subscriptions are outgoing
+    streams, each of which carries one publication at a time (or none) under its own SSRC.
+    """
+
+    def __new__(cls, *, listen: list[str], port: int) -> Engine:
+        """Bind `port` (0 = any) on every address of `listen` (IPv4 or IPv6 literals) and start the thread.
+
+        Raises OSError when a port cannot be bound.
+        """
+    @property
+    def port(self) -> int:
+        """The bound UDP port."""
+    @property
+    def event_fd(self) -> int:
+        """An eventfd, readable when `poll` has something; owned by the engine."""
+    def poll(self) -> list[tuple[str, int, object]]:
+        """Drain the event ring (at most 4,096 at a time): (name, handle, detail), in order.
+
+        ("validated", transport, None)        the first authenticated check; datagrams may follow
+        ("datagram", transport, bytes)        DTLS from a validated 5-tuple only (S1)
+        ("silent", transport, None)           no authenticated packet for 5 s
+        ("heard", transport, None)            an authenticated packet after "silent"
+        ("expired", transport, None)          consent lost for 30 s; the transport sends nothing any more
+        ("first_packet", publication, (layer, payload_type))   of each layer
+        ("bye", publication, None)            RTCP BYE for its SSRC
+        ("keyframe", subscription, None)      the first key frame since the last switch went out
+        ("levels", group, [(publication, level 0..127 in -dBov), ...])   <= 10/s, only who was heard
+        ("overflow", 0, lost)                 the ring was full: `lost` events are missing
+        """
+    def open_transport(self, *, local_ufrag: str, local_pwd: str, offered_by_us: bool) -> int:
+        """Answer ICE checks for this ufrag from now on. `offered_by_us`: we may nominate (the peer is controlled)."""
+    def set_remote(self, transport: int, *, ufrag: str, pwd: str) -> None:
+        """The peer's credentials: needed for our own consent checks and triggered nomination.
+
+        After `restart_ice` they belong to the new generation.
+        """
+    def restart_ice(self, transport: int, *, local_ufrag: str, local_pwd: str) -> None:
+        """A new generation. The old ufrag keeps answering and the old pair keeps sending until the new is validated."""
+    def send_datagram(self, transport: int, datagram: bytes) -> None:
+        """A DTLS record to the 5-tuple of the last DTLS datagram, or else the active pair."""
+    def set_keys(self, transport: int, *, profile: int, material: bytes, is_client: bool) -> None:
+        """SRTP keys from the DTLS exporter (RFC 5764 section 4.2). `profile`: 1 AES128_CM_SHA1_80, 7 AEAD_AES_128_GCM, 8 AEAD_AES_256_GCM.
+
+        `is_client`: we were the DTLS client. Setting the same keys again changes nothing.
+        """
+    def close_transport(self, transport: int) -> None:
+        """Forget the transport with its publications and subscriptions; sends RTCP BYE for its streams."""
+    def publish(self, transport: int, *, group: int, stream: ReceiveStream) -> int:
+        """Receive one section's track; packets are ignored until the keys are set. Returns the publication."""
+    def update_publication(self, publication: int, stream: ReceiveStream) -> None:
+        """New codecs, extensions or rids after a renegotiation."""
+    def unpublish(self, publication: int) -> None: ...
+    def set_gate(self, publication: int, open: bool) -> None:
+        """Closed: packets are authenticated, counted and dropped (force-mute). Open is the initial state."""
+    def set_ingress_limit(self, transport: int, *, bits_per_s: int, packets_per_s: int) -> None:
+        """Excess is dropped before forwarding (S10). 0 = default."""
+    def subscribe(
+        self,
+        transport: int,
+        *,
+        mid: str,
+        video: bool,
+        codecs: list[Codec],
+        extensions: Extensions,
+        ssrc: int,
+        rtx_ssrc: int = 0,
+        cname: str = "",
+    ) -> int:
+        """An outgoing stream on this transport, carrying nothing yet. Returns the subscription."""
+    def set_source(self, subscription: int, publication: int | None) -> None:
+        """Carry this publication from now on; video waits for a key frame (and asks for one). None = silence.
+
+        SSRC, sequence numbers and timestamps stay continuous; the payload type and extension ids are the
+        subscription's own, mapped by codec name. A codec the subscriber has not is not forwarded.
+        """
+    def set_layer(self, subscription: int, *, max_layer: int, paused: bool) -> None:
+        """Highest simulcast layer to forward (0 lowest) and whether to forward at all. Switches at a key frame."""
+    def unsubscribe(self, subscription: int) -> None: ...
+    def statistics(self) -> dict[str, list[tuple[int, dict[str, int]]]]:
+        """All counters in one read, copied from the thread's last publication (at most 250 ms old).
+
+        Keys: "transports", "publications", "subscriptions" -> (handle, counters), "drops" -> [(0, counters)].
+        publication: packets, bytes, lost, nacks_sent, plis_sent, jitter (RTP units), layers, gated
+        subscription: packets, bytes, nacks, plis, retransmitted, first_sequence, last_sequence (extended)
+        transport: packets_in, bytes_in, packets_out, bytes_out, auth_failures, replays, rtt_us
+        drops: unknown_ufrag, unvalidated, bad_integrity, malformed, foreign_ssrc, over_limit, ring_full
+        """
+    def close(self) -> None:
+        """Stop the thread, close sockets and the eventfd. Idempotent."""

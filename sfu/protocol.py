@@ -1,0 +1,472 @@
+"""The seam between control plane and media worker: every message, and its encoding.
+
+A frame is a 4-byte big-endian length and that many bytes of MessagePack (msgspec), at most
+`MAX_FRAME_BYTES`. Over a Unix socket frames follow each other; over a bus one frame is one message.
+The control plane sends `ClientFrame`s, the worker `ServerFrame`s. The words are WebRTC's: sessions,
+tracks, sections. Never rooms, users, LiveKit, Jingle or Matrix.
+
+Rules:
+- `Hello` comes first; the worker answers `Welcome` or `Goodbye`. It serves versions N and N-1.
+- `epoch` is the owner's counter in SQL; a worker drops an owner whose epoch is below the highest seen.
+- Commands of one session run in order; the last `ANSWERS_KEPT` answers per group are kept by command id,
+  so that a resend after a reconnect returns the first answer and does nothing twice.
+- Events carry `seq`, counting from 1 per connection; a `Snapshot` names the seq it includes.
+- A session that ended while no owner listened stays in snapshots as a tombstone until `Forget`.
+- `Message`, `Connected`, `Closed`, `TrackLive`, `TrackEnded`, `ChannelOpened`, `ChannelClosed` are never
+  coalesced; the other events are, last state wins. A full socket never blocks media.
+Not here: reading and writing sockets (`sfu.client`, `sfu.worker`).
+"""
+
+from typing import Final
+
+import msgspec
+
+from sfu.description import (
+    Candidate,
+    Description,
+    LayerSpec,
+    MediaKind,
+    Profile,
+    Wish,
+)
+
+VERSION: Final = 1
+OLDEST_VERSION: Final = 1
+MAX_FRAME_BYTES: Final = 1 << 20
+ANSWERS_KEPT: Final = 1024  # per group
+MESSAGE_BACKLOG_BYTES: Final = (
+    1 << 20
+)  # a reliable channel stops reading SCTP above it, a lossy one drops
+
+
+class _Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    """Base of every command and event: tagged by class name."""
+
+
+# --- commands: control plane -> worker ---------------------------------------------------------------
+
+
+class Open(_Message, frozen=True):
+    """Reserve a session. `media` is what `MakeOffer` offers upwards for a COMPACT profile."""
+
+    session: str
+    group: str
+    profile: Profile
+    media: tuple[MediaKind, ...] = ()
+
+
+class Offer(_Message, frozen=True):
+    """The peer's offer; answered with `Described` (our answer). Also renegotiation and ICE restart."""
+
+    session: str
+    description: Description
+
+
+class MakeOffer(_Message, frozen=True):
+    """Write an offer of everything this session should have now; answered with `Described`."""
+
+    session: str
+    restart_ice: bool = False
+
+
+class Answer(_Message, frozen=True):
+    """The peer's answer to our last offer."""
+
+    session: str
+    description: Description
+
+
+class Candidates(_Message, frozen=True):
+    """Trickled remote candidates. Only their existence is noted: we never send to a named address (S18)."""
+
+    session: str
+    mid: str
+    candidates: tuple[Candidate, ...]
+
+
+class RestartIce(_Message, frozen=True):
+    """Our side wants an ICE restart: new ufrag and pwd in the next offer or answer."""
+
+    session: str
+
+
+class Expect(_Message, frozen=True):
+    """An announced publication. It is matched when a section arrives whose msid track id is in `match`, or whose mid is `mid`."""
+
+    session: str
+    track: str
+    kind: MediaKind
+    source: str
+    match: tuple[str, ...] = ()
+    mid: str | None = None
+    layers: tuple[LayerSpec, ...] = ()
+    encrypted: bool = False
+
+
+class Unexpect(_Message, frozen=True):
+    """The publication ended; the track disappears from every subscriber."""
+
+    session: str
+    track: str
+
+
+class Subscribe(_Message, frozen=True):
+    """Forward `track` to `session`. `stream_label` and `track_label` become the msid of the section."""
+
+    session: str
+    track: str
+    wish: Wish = Wish()
+    stream_label: str = ""
+    track_label: str = ""
+
+
+class Unsubscribe(_Message, frozen=True):
+    session: str
+    track: str
+
+
+class Want(_Message, frozen=True):
+    """Change the wish of an existing subscription."""
+
+    session: str
+    track: str
+    wish: Wish
+
+
+class Gate(_Message, frozen=True):
+    """Open or close a track at the server: while closed none of its packets is forwarded (force-mute)."""
+
+    track: str
+    open: bool
+
+
+class Limits(_Message, frozen=True):
+    """Caps of one session: ingress bit/s and packets/s (S10); 0 = default."""
+
+    session: str
+    ingress_bps: int = 0
+    ingress_pps: int = 0
+
+
+class Policy(_Message, frozen=True):
+    """Group-wide settings: whether speakers are reported, and how often (at most 10/s)."""
+
+    group: str
+    speaker_interval_ms: int = 250
+
+
+class Send(_Message, frozen=True):
+    """A data channel message down. Unknown or closed channel: answered with `Failure("closed")`."""
+
+    session: str
+    channel: str
+    data: bytes
+    binary: bool = True
+
+
+class Close(_Message, frozen=True):
+    session: str
+    reason: str = ""
+
+
+class Forget(_Message, frozen=True):
+    """Drop the tombstones of these sessions."""
+
+    sessions: tuple[str, ...]
+
+
+class Drain(_Message, frozen=True):
+    """Close everything and exit when done."""
+
+
+class TakeSnapshot(_Message, frozen=True):
+    """Answered with `Snapshot`."""
+
+
+class ReadStatistics(_Message, frozen=True):
+    """Answered with `Statistics`: everything, once."""
+
+
+Command = (
+    Open
+    | Offer
+    | MakeOffer
+    | Answer
+    | Candidates
+    | RestartIce
+    | Expect
+    | Unexpect
+    | Subscribe
+    | Unsubscribe
+    | Want
+    | Gate
+    | Limits
+    | Policy
+    | Send
+    | Close
+    | Forget
+    | Drain
+    | TakeSnapshot
+    | ReadStatistics
+)
+
+# --- answers: worker -> control plane, one per command ------------------------------------------------
+
+
+class Done(_Message, frozen=True):
+    """The command was carried out."""
+
+
+class Described(_Message, frozen=True):
+    """Our description. Every section that carries a subscribed track has its msid labels."""
+
+    description: Description
+
+
+class Failure(_Message, frozen=True):
+    """`code`: refused | malformed | unavailable | bug | unknown_session | unknown_track | closed."""
+
+    code: str
+    text: str = ""
+
+
+class TrackState(_Message, frozen=True):
+    """One publication as the worker sees it."""
+
+    track: str
+    session: str
+    kind: MediaKind
+    source: str
+    live: bool
+    gate_open: bool
+    codec: str = ""
+    mid: str = ""
+
+
+class SubscriptionState(_Message, frozen=True):
+    session: str
+    track: str
+    mid: str = ""
+
+
+class SessionState(_Message, frozen=True):
+    """One session. `state`: new | connecting | connected | disconnected | closed (a tombstone, with `reason`)."""
+
+    session: str
+    group: str
+    state: str
+    reason: str = ""
+
+
+class Snapshot(_Message, frozen=True):
+    """Everything open, as of event `seq` of this connection; what is absent is closed(lost)."""
+
+    seq: int
+    sessions: tuple[SessionState, ...]
+    tracks: tuple[TrackState, ...]
+    subscriptions: tuple[SubscriptionState, ...]
+
+
+class TrackStatistics(_Message, frozen=True):
+    """Named as in W3C webrtc-stats: counters since the track began."""
+
+    track: str
+    packets_received: int
+    bytes_received: int
+    packets_lost: int
+    nack_count: int
+    pli_count: int
+    jitter_s: float = 0.0
+
+
+class SubscriptionStatistics(_Message, frozen=True):
+    session: str
+    track: str
+    packets_sent: int
+    bytes_sent: int
+    nack_count: int
+    pli_count: int
+    retransmitted_packets_sent: int
+    first_sequence: int = 0
+    last_sequence: int = 0
+
+
+class Statistics(_Message, frozen=True):
+    """All counters in one read. Also an event, once a second while somebody asked for it."""
+
+    tracks: tuple[TrackStatistics, ...]
+    subscriptions: tuple[SubscriptionStatistics, ...]
+    dropped: dict[str, int] = {}
+
+
+Reply = Done | Described | Failure | Snapshot | Statistics
+
+# --- events: worker -> control plane ------------------------------------------------------------------
+
+
+class Connected(_Message, frozen=True):
+    """ICE and DTLS of every transport of the session are up (again)."""
+
+    session: str
+
+
+class Disconnected(_Message, frozen=True):
+    """No authenticated packet for 5 s; it may come back."""
+
+    session: str
+
+
+class Closed(_Message, frozen=True):
+    """The session is over. `reason`: lost | failed | fingerprint | close | drained | bug."""
+
+    session: str
+    reason: str
+
+
+class NegotiationNeeded(_Message, frozen=True):
+    """Subscriptions without a section: the peer's gateway must arrange `audios` and `videos` more sections.
+
+    For a session whose peer offers, these are the missing recvonly sections; for one where we offer,
+    any non-zero number or `changed` means "make an offer".
+    """
+
+    session: str
+    audios: int = 0
+    videos: int = 0
+    changed: bool = False
+
+
+class TrackLive(_Message, frozen=True):
+    """The first authenticated packet of an expected track; or its layers changed. `layers`: indexes seen."""
+
+    session: str
+    track: str
+    codec: str
+    layers: tuple[int, ...] = ()
+
+
+class TrackEnded(_Message, frozen=True):
+    session: str
+    track: str
+
+
+class LayersWanted(_Message, frozen=True):
+    """Highest layer index that somebody wants of the track; -1 = nobody watches."""
+
+    session: str
+    track: str
+    highest: int
+
+
+class StreamState(_Message, frozen=True):
+    """A subscription was paused by us for want of bandwidth, or runs again."""
+
+    session: str
+    track: str
+    paused: bool
+
+
+class SpeakerLevel(_Message, frozen=True):
+    """`level` 0.0 (silent) .. 1.0 (loudest, 0 dBov)."""
+
+    track: str
+    level: float
+    active: bool
+
+
+class Speakers(_Message, frozen=True):
+    """Everyone of the group who speaks, loudest first; who is absent is silent. `dominant` is a track or empty."""
+
+    group: str
+    levels: tuple[SpeakerLevel, ...]
+    dominant: str = ""
+
+
+class Quality(_Message, frozen=True):
+    """Connection grade of a session: 0 lost, 1 poor, 2 good, 3 excellent."""
+
+    session: str
+    grade: int
+
+
+class ChannelOpened(_Message, frozen=True):
+    session: str
+    channel: str
+
+
+class ChannelClosed(_Message, frozen=True):
+    session: str
+    channel: str
+
+
+class Message(_Message, frozen=True):
+    """A data channel message up."""
+
+    session: str
+    channel: str
+    data: bytes
+    binary: bool = True
+
+
+Event = (
+    Connected
+    | Disconnected
+    | Closed
+    | NegotiationNeeded
+    | TrackLive
+    | TrackEnded
+    | LayersWanted
+    | StreamState
+    | Speakers
+    | Quality
+    | ChannelOpened
+    | ChannelClosed
+    | Message
+    | Statistics
+)
+
+# --- frames -------------------------------------------------------------------------------------------
+
+
+class Hello(msgspec.Struct, frozen=True, tag=True):
+    """First frame of an owner: the protocol versions it speaks, its name and its epoch."""
+
+    low: int
+    high: int
+    owner: str
+    epoch: int
+
+
+class Welcome(msgspec.Struct, frozen=True, tag=True):
+    """The worker serves this owner. `instance` changes when the worker process is another one."""
+
+    version: int
+    instance: str
+    port: int
+
+
+class Goodbye(msgspec.Struct, frozen=True, tag=True):
+    """The worker will not serve: `fenced`, `version`, `malformed` or `draining`."""
+
+    reason: str
+
+
+class Request(msgspec.Struct, frozen=True, tag=True):
+    """`id` is unique per owner and epoch; a resend repeats it."""
+
+    id: str
+    command: Command
+
+
+class Response(msgspec.Struct, frozen=True, tag=True):
+    id: str
+    reply: Reply
+
+
+class Notice(msgspec.Struct, frozen=True, tag=True):
+    seq: int
+    event: Event
+
+
+ClientFrame = Hello | Request
+ServerFrame = Welcome | Goodbye | Response | Notice
