@@ -1,0 +1,15 @@
+//! The data plane without a socket, a clock or a thread: bytes, values and `now` in; bytes and events out.
+//!
+//! * `stun`, `ice`: one answering ICE endpoint per transport (RFC 8489, RFC 8445, RFC 7675).
+//! * `srtp`: protection and replay windows (RFC 3711, RFC 7714).
+//! * `media`: RTP and RTCP parsing, publications, subscriptions, routing (RFC 3550 and friends).
+//!
+//! Not here: sockets and threads (`parley-io`), Python (`parley-py`), DTLS (Python's sfu worker).
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod ice;
+pub mod id;
+pub mod media;
+pub mod srtp;
+pub mod stun;
