@@ -2,7 +2,15 @@
 //!
 //! `Router` owns publications and subscriptions; the caller owns ICE, SRTP and sockets.
 
-use crate::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
+use crate::id::{GroupId, PublicationId, SubscriptionId, TransportId};
+
+mod error;
+mod router;
+mod statistics;
+
+pub use error::Error;
+pub use router::Router;
+pub use statistics::{PublicationStatistics, Statistics, SubscriptionStatistics};
 
 /// Largest plaintext packet ever written, so that SRTP trailers still fit below 1,500 bytes.
 pub const MAX_PACKET_BYTES: usize = 1_460;
@@ -118,6 +126,3 @@ pub trait Sink {
     /// Something to tell.
     fn event(&mut self, event: Event);
 }
-
-#[allow(missing_docs)]
-pub struct Placeholder(pub Micros);

@@ -1,0 +1,56 @@
+//! Counters, copied out in one read; the names are those of `sfu/_engine.pyi`.
+
+use crate::id::{PublicationId, SubscriptionId};
+
+/// Counters of one publication, all layers together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PublicationStatistics {
+    /// RTP packets accepted, repetitions included.
+    pub packets: u64,
+    /// Their bytes, RTP headers included.
+    pub bytes: u64,
+    /// Packets that never came (RFC 3550 appendix A.3), retransmissions counted as received.
+    pub lost: u64,
+    /// Sequence numbers asked for again.
+    pub nacks_sent: u64,
+    /// Key frame requests sent (PLI or FIR).
+    pub plis_sent: u64,
+    /// Interarrival jitter of the layer heard last, RTP clock units.
+    pub jitter: u64,
+    /// Layers that are live now.
+    pub layers: u64,
+    /// Packets dropped at the closed gate.
+    pub gated: u64,
+}
+
+/// Counters of one subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubscriptionStatistics {
+    /// RTP packets handed to the transport, repetitions not included.
+    pub packets: u64,
+    /// Their bytes, RTP headers included.
+    pub bytes: u64,
+    /// Sequence numbers the subscriber asked for again.
+    pub nacks: u64,
+    /// Key frames the subscriber asked for (PLI or FIR).
+    pub plis: u64,
+    /// Packets repeated.
+    pub retransmitted: u64,
+    /// First sequence number sent, extended to 32 bits and more.
+    pub first_sequence: u64,
+    /// Latest sequence number sent, extended.
+    pub last_sequence: u64,
+}
+
+/// All counters of a router.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Per publication, ordered by handle.
+    pub publications: Vec<(PublicationId, PublicationStatistics)>,
+    /// Per subscription, ordered by handle.
+    pub subscriptions: Vec<(SubscriptionId, SubscriptionStatistics)>,
+    /// Authenticated packets and compounds that did not parse.
+    pub malformed: u64,
+    /// RTP or RTCP about an SSRC that is not that peer's business (S8).
+    pub foreign_ssrc: u64,
+}
