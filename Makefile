@@ -1,0 +1,82 @@
+# Every target is documented by its `##` line; `make help` prints them.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+PY := .venv/bin/python
+export CARGO_TARGET_DIR := $(CURDIR)/engine/target
+export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
+ENGINE_SOURCES := $(shell find engine -name '*.rs' -not -path '*/target/*') $(wildcard engine/*/Cargo.toml) engine/Cargo.toml engine/Cargo.lock
+WEB_SOURCES := $(shell find web -type f -not -path '*/node_modules/*' 2>/dev/null)
+
+.PHONY: help setup run dino test-fast scenarios test check bench bench-quick fuzz format packages
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.venv/.ready: pyproject.toml
+	@echo "== Python environment"
+	test -x $(PY) || python3 -m venv .venv
+	.venv/bin/pip install -q $$(python3 -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['dev'])")
+	@touch $@
+
+.venv-synapse/.ready:
+	@echo "== Synapse environment"
+	test -x .venv-synapse/bin/python || python3 -m venv .venv-synapse
+	.venv-synapse/bin/pip install -q matrix-synapse==1.163.2
+	@touch $@
+
+.venv/.engine: .venv/.ready $(ENGINE_SOURCES)
+	@echo "== Engine (release build)"
+	PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv" .venv/bin/maturin develop --release --skip-install -q 2>/dev/null || \
+	PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv" .venv/bin/maturin develop --release -q
+	@touch $@
+
+bridge/gateways/web/static/index.html: web/package-lock.json $(WEB_SOURCES)
+	@echo "== Guest page"
+	cd web && npm ci --no-audit --no-fund --silent && npm run --silent build
+
+tests/peers/web/node_modules/.ready: tests/peers/web/package-lock.json
+	@echo "== Element Call and livekit-client for the demonstration and tests"
+	cd tests/peers/web && npm ci --no-audit --no-fund --silent
+	@touch $@
+
+packages: ## Debian packages of packages.txt (root), or the line to run
+	@demo/packages.sh
+
+setup: packages .venv/.ready .venv-synapse/.ready .venv/.engine bridge/gateways/web/static/index.html tests/peers/web/node_modules/.ready ## everything a newcomer needs, with progress
+
+run: setup ## the whole demonstration on loopback; CHECK=1 runs a call unattended and exits
+	$(PY) -m demo $(if $(CHECK),--check)
+
+dino: ## start Dino against the running demonstration
+	$(PY) -m demo.dino
+
+test-fast: .venv/.ready .venv/.engine ## unit and property tests, no servers (<= 2 minutes)
+	cd engine && cargo test --release -q --workspace --exclude parley-py
+	$(PY) -m pytest -q -m "not peers and not slow" -n 2
+
+scenarios: setup ## real clients and servers; prints a table and writes results/scenarios.json
+	$(PY) -m pytest -q -m "peers or slow" tests --timeout 600
+
+test: test-fast scenarios ## both
+
+check: .venv/.ready .venv/.engine ## format, lint, types, import law, stub test, clippy
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/python -m mypy.stubtest sfu._engine
+	cd engine && cargo fmt --all --check
+	cd engine && cargo clippy --release -q --workspace --all-targets -- -D warnings
+
+format: .venv/.ready ## rewrite sources in the house format
+	.venv/bin/ruff format . && .venv/bin/ruff check --fix . ; cd engine && cargo fmt --all
+
+bench: .venv/.engine ## all benchmarks; results as dated JSON in bench/results
+	$(PY) -m bench
+
+bench-quick: .venv/.engine ## ceiling probe and 1 -> 100 receivers through the worker
+	$(PY) -m bench.quick
+
+fuzz: .venv/.ready ## every parser with random input for a bounded time
+	HYPOTHESIS_PROFILE=fuzz $(PY) -m pytest -q -m "not peers and not slow" -k "property or fuzz or hostile or total" tests
+	cd engine && PROPTEST_CASES=20000 cargo test --release -q -p parley-core
