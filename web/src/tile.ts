@@ -1,0 +1,68 @@
+/** One person in the grid: picture or initials, name, speaking ring, mute sign. */
+
+import { Participant, RemoteTrackPublication, Track, type TrackPublication } from "livekit-client";
+import { el } from "./dom";
+
+const initials = (name: string): string =>
+  name
+    .split(/\s+/)
+    .map((word) => [...word][0] ?? "")
+    .slice(0, 2)
+    .join("")
+    .toUpperCase() || "?";
+
+/** Keeps one figure per participant and source in step with the call. */
+export class Tile {
+  readonly element: HTMLElement;
+  private readonly picture: HTMLElement;
+  private readonly caption: HTMLElement;
+  private attached: TrackPublication | undefined;
+
+  constructor(
+    private readonly participant: Participant,
+    private readonly source: Track.Source,
+    private readonly isSelf: boolean,
+  ) {
+    this.picture = el("div", { class: "picture" });
+    this.caption = el("figcaption");
+    this.element = el("figure", { class: "tile" }, this.picture, this.caption);
+    this.refresh();
+  }
+
+  get name(): string {
+    return this.participant.name || this.participant.identity;
+  }
+
+  /** Look again at tracks, name, mute and speaking; cheap, so it is called on every event. */
+  refresh(): void {
+    const publication = this.participant.getTrackPublication(this.source);
+    const shown = publication?.track && !publication.isMuted ? publication : undefined;
+    if (shown?.track !== this.attached?.track || shown !== this.attached) {
+      this.picture.replaceChildren();
+      if (shown?.track) {
+        const video = shown.track.attach() as HTMLVideoElement;
+        video.setAttribute("aria-hidden", "true");
+        video.classList.toggle("mirrored", this.isSelf && this.source === Track.Source.Camera);
+        this.picture.append(video);
+      } else {
+        this.picture.append(el("span", { class: "initials", "aria-hidden": "true" }, initials(this.name)));
+      }
+      this.attached = shown;
+    }
+    const muted = !this.participant.isMicrophoneEnabled;
+    const screen = this.source === Track.Source.ScreenShare;
+    const paused =
+      publication instanceof RemoteTrackPublication && publication.track?.streamState === "paused";
+    this.caption.textContent =
+      (this.isSelf ? `${this.name} (you)` : this.name) +
+      (screen ? ", screen" : muted ? ", muted" : "") +
+      (paused ? ", video paused" : "");
+    this.element.classList.toggle("speaking", this.participant.isSpeaking && !screen);
+    this.element.classList.toggle("screen", screen);
+  }
+
+  remove(): void {
+    this.attached?.track?.detach();
+    this.element.remove();
+  }
+}
