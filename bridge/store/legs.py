@@ -1,21 +1,54 @@
-"""Gateways' durable notes about their legs (`gateway.Legs`)."""
+"""Gateways' durable notes about their legs (`gateway.Legs`).
+
+Not here: the leg itself (`journal` writes it from events).
+"""
 
 from collections.abc import Mapping
 
+from sqlalchemy import delete, select
+
 from bridge.conference.ids import ConferenceId, LegId
+from bridge.store.database import Database, now_ms
+from bridge.store.statements import insert
+from bridge.store.tables import legs
+from bridge.store.values import dumps, loads
 
 
 class SqlLegs:
     """Keeps `gateway.Legs`."""
 
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
     async def save(
         self, conference: ConferenceId, leg: LegId, gateway: str, wire_state: Mapping[str, object]
     ) -> None:
-        raise NotImplementedError
+        """May come before the leg's `Joined` is committed; notes without a leg go at the next start."""
+        text = dumps(wire_state)
+        async with self._database.write() as db:
+            await db.execute(
+                insert(db, legs)
+                .values(
+                    id=leg,
+                    conference=conference,
+                    gateway=gateway,
+                    wire_state=text,
+                    joined_ms=now_ms(),
+                )
+                .on_conflict_do_update(index_elements=[legs.c.id], set_={"wire_state": text})
+            )
 
     async def forget(self, leg: LegId) -> None:
-        raise NotImplementedError
+        async with self._database.write() as db:
+            await db.execute(delete(legs).where(legs.c.id == leg))
 
     async def load(self, conference: ConferenceId) -> Mapping[LegId, Mapping[str, object]]:
         """wire_state of every leg that `Journal.restore` returns (empty if the gateway never saved one)."""
-        raise NotImplementedError
+        query = select(legs.c.id, legs.c.wire_state).where(
+            legs.c.conference == conference, legs.c.leg.is_not(None)
+        )
+        async with self._database.read() as db:
+            return {
+                LegId(row.id): loads(row.wire_state) if row.wire_state else {}
+                for row in await db.execute(query)
+            }

@@ -1,33 +1,105 @@
-"""Lines to deliver, in order per place (`gateway.Outbox`) and the app's reading side."""
+"""Lines to deliver, in order per place (`gateway.Outbox`) and the app's reading side.
 
+Not here: who adds rows (`journal`, in the commit of the line itself), how a line looks on a network (gateways).
+"""
+
+import logging
 from collections.abc import Sequence
 
-from bridge.conference.ids import Place
+from sqlalchemy import select, update
+
+from bridge.conference.events import Said
+from bridge.conference.ids import Network, Place
 from bridge.gateway import OutboxRow
+from bridge.store.bell import Bell
+from bridge.store.database import Database
+from bridge.store.directory import find_conference
+from bridge.store.statements import insert
+from bridge.store.tables import DEAD, DONE, NEW, conferences, message_places, outbox
+from bridge.store.values import bounded_id, dumps, from_text
+
+_log = logging.getLogger(__name__)
 
 
 class SqlOutbox:
     """Keeps `gateway.Outbox`. A sender of one place loops: `next`, `begin`, `deliver`, `confirm` or `dead`."""
 
+    def __init__(self, database: Database, added: Bell) -> None:
+        self._database = database
+        self._added = added
+
     async def places(self) -> Sequence[Place]:
         """Places with undelivered rows."""
-        raise NotImplementedError
+        query = (
+            select(outbox.c.network, outbox.c.address)
+            .where(outbox.c.state == NEW)
+            .distinct()
+            .order_by(outbox.c.network, outbox.c.address)
+        )
+        async with self._database.read() as db:
+            return [Place(Network(row.network), row.address) for row in await db.execute(query)]
 
     async def next(self, place: Place) -> OutboxRow | None:
         """The oldest undelivered row. `attempts` counts earlier attempts, not the one about to be made."""
-        raise NotImplementedError
+        query = (
+            select(outbox)
+            .where(
+                outbox.c.network == place.network.value,
+                outbox.c.address == place.address,
+                outbox.c.state == NEW,
+            )
+            .order_by(outbox.c.id)
+            .limit(1)
+        )
+        async with self._database.read() as db:
+            row = (await db.execute(query)).one_or_none()
+            if row is None:
+                return None
+            conference = await find_conference(db, conferences.c.id == row.conference)
+        if conference is None:
+            raise RuntimeError("outbox row without its conference")  # the foreign key forbids it
+        return OutboxRow(
+            row.id, conference, place, from_text(row.said, Said), row.key, row.attempts
+        )
 
     async def begin(self, row: int) -> None:
         """Count one attempt durably, before anything is sent."""
-        raise NotImplementedError
+        async with self._database.write() as db:
+            await db.execute(
+                update(outbox).where(outbox.c.id == row).values(attempts=outbox.c.attempts + 1)
+            )
 
     async def confirm(self, row: int, remote_id: str) -> None:
         """Delivered. An empty `remote_id` means there was nothing to send."""
-        raise NotImplementedError
+        async with self._database.write() as db:
+            sent = (
+                await db.execute(
+                    update(outbox)
+                    .where(outbox.c.id == row)
+                    .values(state=DONE, remote_id=bounded_id(remote_id), said=None)
+                    .returning(outbox.c.message, outbox.c.network, outbox.c.address)
+                )
+            ).one_or_none()
+            if sent is None or not remote_id:
+                return
+            await db.execute(
+                insert(db, message_places)
+                .values(
+                    message=sent.message,
+                    network=sent.network,
+                    address=sent.address,
+                    remote_id=bounded_id(remote_id),
+                )
+                .on_conflict_do_nothing()
+            )
 
     async def dead(self, row: int, why: str) -> None:
         """Never to be delivered; the next row of the place is free to go."""
-        raise NotImplementedError
+        _log.warning("dead letter out", extra={"row": row, "why": why})
+        async with self._database.write() as db:
+            await db.execute(
+                update(outbox).where(outbox.c.id == row).values(state=DEAD, why=dumps(why))
+            )
 
     async def wait(self, timeout_s: float, seen: int = 0) -> int:
         """Until a commit added rows or the time is over; returns how many such commits there were so far.
@@ -35,4 +107,4 @@ class SqlOutbox:
         Returns at once when that count is beyond `seen`, so a caller that passes back what it got
         misses no wake-up: `seen = await outbox.wait(30, seen)`. Any number of tasks may wait.
         """
-        raise NotImplementedError
+        return await self._added.wait(timeout_s, seen)
