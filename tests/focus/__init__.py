@@ -1,0 +1,1 @@
+"""One task per conference, over fakes of the ports."""
