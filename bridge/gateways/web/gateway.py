@@ -67,9 +67,11 @@ class WebGateway:
         self._secret = settings.invite_secret.get_secret_value()
         route = context.http.route
         route(Listener.PUBLIC, "GET", "/j/{invite}", self._page)
-        route(Listener.PUBLIC, "GET", "/page/assets/{name}", self._asset)
-        route(Listener.PUBLIC, "POST", "/api/invitation", self._invitation)
-        route(Listener.PUBLIC, "POST", "/api/join", self._join)
+        context.http.static(
+            Listener.PUBLIC, "/page/assets/", STATIC / "assets", headers=HEADERS | _LONG_CACHE
+        )
+        for path, handler in (("/api/invitation", self._invitation), ("/api/join", self._join)):
+            route(Listener.PUBLIC, "POST", path, handler, max_body_bytes=_MAX_BODY_BYTES)
 
     async def run(self) -> None:
         """Everything happens in requests."""
@@ -104,12 +106,6 @@ class WebGateway:
         if not self._index().is_file():
             raise web.HTTPServiceUnavailable(text="The page is not built.")
         return web.FileResponse(self._index(), headers=HEADERS)
-
-    async def _asset(self, request: web.Request) -> web.StreamResponse:
-        path = STATIC / "assets" / request.match_info["name"]
-        if path.parent != STATIC / "assets" or not path.is_file():
-            raise web.HTTPNotFound
-        return web.FileResponse(path, headers=HEADERS | _LONG_CACHE)
 
     async def _invitation(self, request: web.Request) -> web.Response:
         return await self._answer(request, self._read_invitation)
@@ -168,13 +164,8 @@ class WebGateway:
 
 
 async def _json_object(request: web.Request) -> dict[str, object]:
-    if (request.content_length or 0) > _MAX_BODY_BYTES:
-        raise Refused("The request is too large.")
-    raw = await request.content.read(_MAX_BODY_BYTES + 1)
-    if len(raw) > _MAX_BODY_BYTES:
-        raise Refused("The request is too large.")
     try:
-        body = json.loads(raw)
+        body = json.loads(await request.read())
     except ValueError as why:
         raise Refused("The request is not understood.") from why
     if not isinstance(body, dict):
