@@ -1,0 +1,160 @@
+"""The matrix gateway, put together: an appservice behind a durable inbox.
+
+Not here: each part's own work; see `docs/gateways/matrix.md` for what of Matrix is spoken.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Sequence
+from typing import Final
+
+from bridge.conference.errors import Refused, Unavailable
+from bridge.conference.events import Event
+from bridge.conference.ids import LegId
+from bridge.conference.ports import ConferenceRecord
+from bridge.gateway import Ability, Context, MediaSignal, OutboxRow, SavedLeg
+from bridge.gateways.matrix.ghosts import GhostBook
+from bridge.gateways.matrix.inbound import Inbound
+from bridge.gateways.matrix.intake import Intake
+from bridge.gateways.matrix.link import Link
+from bridge.gateways.matrix.memberships import Memberships
+from bridge.gateways.matrix.names import Namespace
+from bridge.gateways.matrix.outbound import Outbound, rooms_of
+from bridge.gateways.matrix.proof import Proof
+from bridge.gateways.matrix.rooms import Rooms
+from bridge.gateways.matrix.statestore import KvStateStore
+
+log = logging.getLogger(__name__)
+
+BOT_NAME: Final = "Parley"
+PING_S: Final = 60.0  # also what `status` rests on when nothing else is said
+AWAY_S: Final = (1.0, 2.0, 5.0, 5.0)  # a homeserver that is back is noticed <= 5 s later (R1)
+
+
+class MatrixGateway:
+    """Keeps `bridge.gateway.Gateway`, and the ports `IdentityProof` and `Ghosts` in the context."""
+
+    name = "matrix"
+    abilities = frozenset({Ability.TEXT, Ability.PRESENCE, Ability.COMMANDS})
+
+    def __init__(self, context: Context) -> None:
+        settings = context.config.matrix
+        if settings is None:
+            raise ValueError("the matrix gateway needs the section `matrix`")
+        self._context, self._settings = context, settings
+        own = Namespace(settings.server_name, settings.ghost_prefix, settings.bot)
+        self._own = own
+        self._link = Link(
+            homeserver=settings.homeserver,
+            bot=own.bot_mxid,
+            as_token=settings.as_token.get_secret_value(),
+            state=KvStateStore(context.store),
+        )
+        self._rooms = Rooms(self._link, own, settings.admins)
+        self._ghosts = GhostBook(self._link, own, self._rooms, context.store)
+        self._memberships = Memberships(
+            self._link,
+            self._ghosts,
+            context.store,
+            settings.livekit_service_url or context.config.http.public_url,
+            on_refused=self._cannot_show,
+        )
+        self._outbound = Outbound(context, self._link, own, self._ghosts, self._memberships)
+        self._proof = Proof(
+            context.fetch,
+            self._rooms,
+            server_name=settings.server_name,
+            homeserver=settings.homeserver,
+            overrides=settings.federation_overrides,
+            allowed=context.config.livekit.full_access_homeservers,
+            allow_private=settings.allow_private_federation,
+        )
+        self._inbound = Inbound(
+            context,
+            self._link,
+            own,
+            self._rooms,
+            self._ghosts,
+            self._memberships,
+            self._outbound,
+            self._proof,
+        )
+        context.proof, context.ghosts = self._proof, self._ghosts
+        Intake(context.inbox, settings.hs_token.get_secret_value()).mount(context.http)
+
+    # --- the Gateway protocol ---------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        async with self._link, asyncio.TaskGroup() as tasks:
+            await self._memberships.start(tasks)
+            await self._outbound.reconcile()
+            tasks.create_task(self._outbound.run(), name="matrix outbound")
+            tasks.create_task(self._inbound.run(), name="matrix inbound")
+            tasks.create_task(self._stay_in_touch(), name="matrix presence")
+
+    async def readopt(self, legs: Sequence[SavedLeg]) -> None:
+        """No media legs of its own; ghost memberships are taken over in `run` from the gateway's own rows."""
+
+    def notify(self, conference: ConferenceRecord, events: Sequence[Event]) -> None:
+        self._outbound.notify(conference, events)
+
+    def signal(self, conference: ConferenceRecord, leg: LegId, signal: MediaSignal) -> None:
+        """Never: no session is ours."""
+
+    async def deliver(self, row: OutboxRow) -> str | None:
+        return await self._outbound.deliver(row)
+
+    def status(self) -> str:
+        if self._link.problem:
+            return self._link.problem
+        return "connected" if self._memberships.has_delays else "connected, without delayed events"
+
+    # --- being there ------------------------------------------------------------------------------------
+
+    async def _stay_in_touch(self) -> None:
+        """Bot registered, named and in the bound rooms; then a ping now and then, sooner while away."""
+        away = 0
+        is_settled = False
+        while True:
+            try:
+                if not is_settled:
+                    await self._settle()
+                    is_settled = True
+                await self._link.ping(self._settings.id, secrets.token_hex(8))
+                away, pause_s = 0, PING_S
+            except Unavailable as why:
+                pause_s = AWAY_S[min(away, len(AWAY_S) - 1)]
+                if not away:
+                    log.warning("homeserver away", extra={"why": str(why)})
+                away += 1
+            except Refused as why:
+                log.warning("homeserver cannot reach us", extra={"why": str(why)})
+                pause_s = PING_S
+            await asyncio.sleep(pause_s * random.uniform(0.9, 1.1))
+
+    async def _settle(self) -> None:
+        await self._link.register(self._own.bot_mxid)
+        try:
+            await self._link.set_name(self._own.bot_mxid, BOT_NAME)
+        except Refused as why:
+            log.info("bot keeps its name", extra={"why": str(why)})
+        for conference in await self._context.directory.all():
+            for room in rooms_of(conference):
+                try:
+                    await self._link.join(room, self._own.bot_mxid)
+                except Refused as why:
+                    log.warning("bot not in a bound room: invite it", extra={"why": str(why)})
+
+    def _cannot_show(self, room: str) -> None:
+        self._outbound.notice(
+            room,
+            "Somebody from another network is in the call, but this room does not let me show them. "
+            "A moderator can write: !conf fix-permissions",
+        )
+
+
+def create(context: Context) -> MatrixGateway:
+    """Called by the app, before any I/O."""
+    return MatrixGateway(context)
