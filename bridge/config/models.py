@@ -1,8 +1,7 @@
-"""Configuration: pydantic models over YAML and the environment; every default with its unit.
+"""The configuration's shape: pydantic models; every default with its unit in the key's name.
 
-`PARLEY__SECTION__KEY` in the environment overrides the file (`PARLEY__DATABASE__URL`). Unknown keys and bad
-values refuse to start, naming the key and the fix.
-Not here: defaults that are nobody's choice (constants beside the code that uses them).
+Not here: reading files (`loading`), what makes a deployment safe (`rules`), defaults that are nobody's choice
+(constants beside the code that uses them), what each key means to an operator (docs/running.md).
 """
 
 from pathlib import Path
@@ -125,6 +124,13 @@ class ConferenceSection(Section):
     xmpp: tuple[str, ...] = ()
 
 
+class ClusterSection(Section):
+    """Several parleys as one: memory = this one alone; nats = over a NATS server (not in this release)."""
+
+    mode: Literal["memory", "nats"] = "memory"
+    url: str = "nats://127.0.0.1:4222"
+
+
 class LogSection(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "text"] = "text"
@@ -143,4 +149,5 @@ class Config(Section):
     xmpp: XmppSection | None = None
     web: WebSection | None = None
     conferences: tuple[ConferenceSection, ...] = ()
+    cluster: ClusterSection = ClusterSection()
     log: LogSection = LogSection()
