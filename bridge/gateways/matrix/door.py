@@ -88,11 +88,22 @@ class MatrixGateway:
 
     async def run(self) -> None:
         async with self._link, asyncio.TaskGroup() as tasks:
-            await self._memberships.start(tasks)
-            await self._outbound.reconcile()
+            await self._take_over(tasks)
             tasks.create_task(self._outbound.run(), name="matrix outbound")
             tasks.create_task(self._inbound.run(), name="matrix inbound")
             tasks.create_task(self._stay_in_touch(), name="matrix presence")
+
+    async def _take_over(self, tasks: asyncio.TaskGroup) -> None:
+        """Ghost memberships of before the restart; waits for the store if it must."""
+        while True:
+            try:
+                await self._memberships.start(tasks)
+                await self._outbound.reconcile()
+            except Unavailable as why:
+                log.warning("matrix gateway waits to start", extra={"why": str(why)})
+                await asyncio.sleep(AWAY_S[0])
+            else:
+                return
 
     async def readopt(self, legs: Sequence[SavedLeg]) -> None:
         """No media legs of its own; ghost memberships are taken over in `run` from the gateway's own rows."""

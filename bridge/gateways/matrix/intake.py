@@ -44,7 +44,13 @@ class Intake:
             ("GET", f"{base}/rooms/{{alias}}", self._unknown),
         )
         for method, path, handler in routes:
-            http.route(Listener.INTERNAL, method, path, self._guarded(handler))
+            http.route(
+                Listener.INTERNAL,
+                method,
+                path,
+                self._guarded(handler),
+                max_body_bytes=MAX_BODY_BYTES,
+            )
 
     def _guarded(
         self, handler: Callable[[web.Request], Awaitable[web.Response]]

@@ -89,8 +89,11 @@ class Outbound:
             conference, event = await self._events.get()
             self._apply(conference, event)
             if self._overflowed and self._events.empty():
-                self._overflowed = False
-                await self.reconcile()
+                try:
+                    await self.reconcile()
+                    self._overflowed = False
+                except Unavailable as why:  # tried again after the next event
+                    log.warning("matrix rooms not reconciled", extra={"why": str(why)})
 
     async def _announce(self) -> None:
         while True:
