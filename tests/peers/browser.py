@@ -38,7 +38,8 @@ FLAGS = (
 _PROBE = """
 (() => {
   const SOUND_HZ = %(tone_hz)d, COLOUR = %(colour)s, WIDTH = 320, HEIGHT = 180, FPS = 12;
-  const probe = { tracks: new Map(), connections: [], errors: [] };
+  const probe = { tracks: new Map(), connections: [], voices: [], speaking: true };
+  probe.speak = (on) => { probe.speaking = on; for (const voice of probe.voices) voice.gain.value = on ? 1 : 0; };
   window.__probe = probe;
   const RealPeer = window.RTCPeerConnection;
   window.RTCPeerConnection = class extends RealPeer {
@@ -57,7 +58,8 @@ _PROBE = """
       gate.gain.setValueAtTime(0.5, ctx.currentTime + t);
       gate.gain.setValueAtTime(0.05, ctx.currentTime + t + 0.85);
     }
-    tone.connect(gate).connect(out); tone.start();
+    const voice = ctx.createGain(); voice.gain.value = probe.speaking ? 1 : 0; probe.voices.push(voice);
+    tone.connect(gate).connect(voice).connect(out); tone.start();
     return out.stream.getAudioTracks()[0];
   };
   const camera = () => {
@@ -161,6 +163,10 @@ class Browser:
         """Colour, size and play time (s) of every remote video that has a picture."""
         result: list[dict[str, Any]] = await self.page.evaluate("window.__probe.colours()")
         return result
+
+    async def speak(self, on: bool) -> None:
+        """Whether the microphone has sound; nothing is signalled."""
+        await self.page.evaluate("(on) => window.__probe.speak(on)", on)
 
     async def sees(self, rgb: Sequence[int]) -> bool:
         return any(near(seen["rgb"], rgb) for seen in await self.colours())

@@ -76,6 +76,7 @@ class Client:
         self.happened: list[dict[str, Any]] = []
         self.tasks: set[asyncio.Task[None]] = set()
         self.audio_publication: Any = None
+        self.speaking = True
         self._listen()
 
     def _spawn(self, work: Awaitable[None]) -> None:
@@ -158,7 +159,9 @@ class Client:
         at = 0
         while True:
             times = (np.arange(count) + at) / RATE_HZ
-            sound = (np.sin(2 * np.pi * self.tone_hz * times) * 9000).astype(np.int16)
+            sound = (
+                np.sin(2 * np.pi * self.tone_hz * times) * (9000 if self.speaking else 0)
+            ).astype(np.int16)
             at += count
             await source.capture_frame(rtc.AudioFrame(sound.tobytes(), RATE_HZ, 1, count))
 
@@ -214,6 +217,9 @@ async def _answer(client: Client, ask: dict[str, Any]) -> Any:
         ]
     if do == "say":
         await client.room.local_participant.send_text(ask["text"], topic="lk.chat")
+        return True
+    if do == "speak":
+        client.speaking = bool(ask["on"])
         return True
     if do == "people":
         return [
