@@ -3,13 +3,19 @@
 //! * `stun`, `ice`: one answering ICE endpoint per transport (RFC 8489, RFC 8445, RFC 7675).
 //! * `srtp`: protection and replay windows (RFC 3711, RFC 7714).
 //! * `media`: RTP and RTCP parsing, publications, subscriptions, routing (RFC 3550 and friends).
+//! * `plane`: all of it behind one `receive` and one `tick`; `wire` is what it asks of its owner.
 //!
 //! Not here: sockets and threads (`parley-io`), Python (`parley-py`), DTLS (Python's sfu worker).
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod hash;
 pub mod ice;
 pub mod id;
+pub mod limit;
 pub mod media;
+pub mod plane;
+pub mod random;
 pub mod srtp;
 pub mod stun;
+pub mod wire;

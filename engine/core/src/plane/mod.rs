@@ -1,0 +1,539 @@
+//! Everything behind one port: demultiplexing, who may send, and the router in the middle (RFC 7983, RFC 5761).
+//!
+//! Bytes that are not STUN count only from 5-tuples that an authenticated check validated (S1, S2). State appears
+//! only after a correct MESSAGE-INTEGRITY for a known ufrag (S4); nobody else gets a single byte back.
+//! Not here: sockets and threads (`parley-io`), DTLS (its datagrams become events).
+
+mod egress;
+mod statistics;
+mod transport;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use crate::hash::FastMap;
+use crate::ice::{Change, Verdict};
+use crate::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
+use crate::media::{self, ReceiveStream, Router, SendStream};
+use crate::random::Random;
+use crate::srtp::{self, Profile};
+use crate::stun::{self, Class, Message};
+use crate::wire::{Event, Output, Path};
+
+use egress::Egress;
+use transport::{Table, Transport};
+
+pub use statistics::{Drops, Statistics, TransportStatistics};
+pub use transport::IngressLimit;
+
+/// A validated 5-tuple changes its transport only when the one that has it was silent for this long.
+const TAKEOVER_US: u64 = 5_000_000;
+
+/// Something the caller asked for that cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// Another transport answers to this ufrag.
+    UfragInUse,
+    /// The router refused.
+    Media(media::Error),
+}
+
+/// The data plane.
+#[derive(Debug)]
+pub struct Plane {
+    table: Table,
+    /// Words of ours, but looked up by words of anybody: the keyed hash.
+    ufrags: HashMap<Box<[u8]>, (TransportId, u32)>,
+    paths: FastMap<Path, TransportId>,
+    router: Router,
+    random: Random,
+    drops: Drops,
+    /// No transport needs a tick before this.
+    ice_due: Option<Micros>,
+    /// Whose datagram is being processed, so that a panic has a name.
+    current: Option<TransportId>,
+}
+
+impl Plane {
+    /// An empty plane.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        Self {
+            table: Table::default(),
+            ufrags: HashMap::new(),
+            paths: FastMap::default(),
+            router: Router::new(random.next_u64()),
+            random,
+            drops: Drops::default(),
+            ice_due: None,
+            current: None,
+        }
+    }
+
+    // --- commands -------------------------------------------------------------------------------------------
+
+    /// Answer checks for this ufrag from now on.
+    ///
+    /// # Errors
+    /// `UfragInUse`.
+    pub fn open_transport(
+        &mut self,
+        id: TransportId,
+        ufrag: &[u8],
+        password: &[u8],
+        offered_by_us: bool,
+        now: Micros,
+    ) -> Result<(), Error> {
+        if self.ufrags.contains_key(ufrag) {
+            return Err(Error::UfragInUse);
+        }
+        let seed = self.random.next_u64();
+        self.ufrags.insert(ufrag.into(), (id, 0));
+        self.table.insert(Transport::new(
+            id,
+            ufrag,
+            password,
+            offered_by_us,
+            now,
+            seed,
+        ));
+        self.router.add_transport(id);
+        Ok(())
+    }
+
+    /// The peer's credentials, for the newest generation.
+    pub fn set_remote(
+        &mut self,
+        id: TransportId,
+        ufrag: &[u8],
+        password: &[u8],
+        now: Micros,
+        out: &mut impl Output,
+    ) {
+        if let Some(transport) = self.table.get_mut(id) {
+            let mut counted = transport.counters.counting(out);
+            transport.ice.set_remote(ufrag, password, now, &mut counted);
+            self.settle(id, out);
+        }
+    }
+
+    /// A new generation of our credentials.
+    ///
+    /// # Errors
+    /// `UfragInUse`.
+    pub fn restart_ice(
+        &mut self,
+        id: TransportId,
+        ufrag: &[u8],
+        password: &[u8],
+        now: Micros,
+    ) -> Result<(), Error> {
+        let Some(transport) = self.table.get_mut(id) else {
+            return Ok(());
+        };
+        if self.ufrags.contains_key(ufrag) {
+            return Err(Error::UfragInUse);
+        }
+        let (serial, forgotten) = transport.ice.restart(ufrag, password, now);
+        if let Some(forgotten) = forgotten {
+            self.ufrags.remove(forgotten.as_slice());
+        }
+        self.ufrags.insert(ufrag.into(), (id, serial));
+        Ok(())
+    }
+
+    /// A DTLS record to the peer; dropped when there is no validated 5-tuple.
+    pub fn send_datagram(&mut self, id: TransportId, datagram: &[u8], out: &mut impl Output) {
+        let Some(transport) = self.table.get_mut(id) else {
+            return;
+        };
+        let Some(path) = transport.ice.dtls_path().copied() else {
+            return;
+        };
+        let Some(room) = out.slot().get_mut(..datagram.len()) else {
+            return;
+        };
+        room.copy_from_slice(datagram);
+        transport.counters.sent(datagram.len());
+        out.commit(&path, datagram.len());
+    }
+
+    /// SRTP keys from the DTLS exporter. The same ones again change nothing.
+    pub fn set_keys(
+        &mut self,
+        id: TransportId,
+        profile: Profile,
+        material: &[u8],
+        is_client: bool,
+    ) {
+        if let Some(transport) = self.table.get_mut(id) {
+            transport.set_keys(profile, material, is_client);
+        }
+    }
+
+    /// Excess is dropped before forwarding (S10). Zeros = default.
+    pub fn set_ingress_limit(&mut self, id: TransportId, limit: IngressLimit) {
+        if let Some(transport) = self.table.get_mut(id) {
+            transport.set_limit(limit);
+        }
+    }
+
+    /// Forget a transport with its publications and subscriptions, after BYE for its streams.
+    pub fn close_transport(&mut self, id: TransportId, now: Micros, out: &mut impl Output) {
+        // Also when the table lost it in a quarantine: the router may still know it.
+        self.router
+            .remove_transport(id, now, &mut Egress::new(&mut self.table, out));
+        self.forget(id);
+    }
+
+    fn forget(&mut self, id: TransportId) {
+        if let Some(transport) = self.table.remove(id) {
+            for path in transport.ice.paths() {
+                self.paths.remove(&path);
+            }
+            for ufrag in transport.ice.ufrags() {
+                self.ufrags.remove(ufrag);
+            }
+        }
+    }
+
+    /// Receive a track.
+    ///
+    /// # Errors
+    /// What the router says.
+    pub fn publish(
+        &mut self,
+        publication: PublicationId,
+        transport: TransportId,
+        group: GroupId,
+        stream: ReceiveStream,
+    ) -> Result<(), Error> {
+        self.router
+            .publish(publication, transport, group, stream)
+            .map_err(Error::Media)
+    }
+
+    /// New codecs, extensions or rids.
+    pub fn update_publication(&mut self, publication: PublicationId, stream: ReceiveStream) {
+        self.router.update_publication(publication, stream);
+    }
+
+    /// Stop receiving a track.
+    pub fn unpublish(&mut self, publication: PublicationId, now: Micros, out: &mut impl Output) {
+        self.router
+            .unpublish(publication, now, &mut Egress::new(&mut self.table, out));
+    }
+
+    /// Let packets of a publication through, or not.
+    pub fn set_gate(&mut self, publication: PublicationId, open: bool) {
+        self.router.set_gate(publication, open);
+    }
+
+    /// An outgoing stream that carries nothing yet.
+    ///
+    /// # Errors
+    /// What the router says.
+    pub fn subscribe(
+        &mut self,
+        subscription: SubscriptionId,
+        transport: TransportId,
+        stream: SendStream,
+    ) -> Result<(), Error> {
+        self.router
+            .subscribe(subscription, transport, stream)
+            .map_err(Error::Media)
+    }
+
+    /// Carry this publication from now on.
+    pub fn set_source(
+        &mut self,
+        subscription: SubscriptionId,
+        source: Option<PublicationId>,
+        now: Micros,
+        out: &mut impl Output,
+    ) {
+        let mut egress = Egress::new(&mut self.table, out);
+        self.router
+            .set_source(subscription, source, now, &mut egress);
+    }
+
+    /// Highest layer, and whether to forward at all.
+    pub fn set_layer(
+        &mut self,
+        subscription: SubscriptionId,
+        max_layer: u8,
+        paused: bool,
+        now: Micros,
+        out: &mut impl Output,
+    ) {
+        let mut egress = Egress::new(&mut self.table, out);
+        self.router
+            .set_layer(subscription, max_layer, paused, now, &mut egress);
+    }
+
+    /// End an outgoing stream.
+    pub fn unsubscribe(&mut self, id: SubscriptionId, now: Micros, out: &mut impl Output) {
+        self.router
+            .unsubscribe(id, now, &mut Egress::new(&mut self.table, out));
+    }
+
+    // --- datagrams ------------------------------------------------------------------------------------------
+
+    /// One datagram. Its bytes are used as scratch space.
+    pub fn receive(
+        &mut self,
+        path: &Path,
+        datagram: &mut [u8],
+        now: Micros,
+        out: &mut impl Output,
+    ) {
+        self.current = None;
+        let Some(&first) = datagram.first() else {
+            self.drops.malformed += 1;
+            return;
+        };
+        if stun::is_stun(first) {
+            self.receive_stun(path, datagram, now, out);
+            return;
+        }
+        let Some(&id) = self.paths.get(path) else {
+            self.drops.unvalidated += 1;
+            return;
+        };
+        self.current = Some(id);
+        match first {
+            20..=63 => self.receive_dtls(id, path, datagram, now, out),
+            128..=191 => self.receive_srtp(id, path, datagram, now, out),
+            _ => self.drops.malformed += 1,
+        }
+    }
+
+    fn receive_stun(&mut self, path: &Path, datagram: &[u8], now: Micros, out: &mut impl Output) {
+        let Ok(message) = Message::parse(datagram) else {
+            self.drops.malformed += 1;
+            return;
+        };
+        let verdict = match message.class {
+            Class::Request => self.receive_request(path, &message, datagram.len(), now, out),
+            Class::Success | Class::Error => {
+                let Some(&id) = self.paths.get(path) else {
+                    self.drops.unvalidated += 1;
+                    return;
+                };
+                self.current = Some(id);
+                let transport = self.table.get_mut(id).expect("paths lead to transports");
+                transport.counters.received(datagram.len());
+                let verdict = transport.ice.response(&message, path, now);
+                self.settle(id, out);
+                verdict
+            }
+            Class::Indication => Verdict::Ignored, // keeps a NAT open; renews nothing (RFC 7675 section 5.1)
+        };
+        if verdict == Verdict::Forged {
+            self.drops.bad_integrity += 1;
+        }
+    }
+
+    fn receive_request(
+        &mut self,
+        path: &Path,
+        message: &Message<'_>,
+        bytes: usize,
+        now: Micros,
+        out: &mut impl Output,
+    ) -> Verdict {
+        let Some(&(id, serial)) = message.asked().and_then(|ufrag| self.ufrags.get(ufrag)) else {
+            self.drops.unknown_ufrag += 1;
+            return Verdict::Ignored;
+        };
+        self.current = Some(id);
+        if let Some(owner) = self.paths.get(path).filter(|owner| **owner != id) {
+            // Who knows another password and forges this source must not cut the owner off.
+            let owner = self
+                .table
+                .get_mut(*owner)
+                .expect("paths lead to transports");
+            if now.since(owner.ice.last_heard()) < TAKEOVER_US {
+                self.drops.unvalidated += 1;
+                return Verdict::Ignored;
+            }
+        }
+        let transport = self.table.get_mut(id).expect("ufrags lead to transports");
+        transport.counters.received(bytes);
+        let mut counted = transport.counters.counting(out);
+        let verdict = transport
+            .ice
+            .request(serial, message, path, now, &mut counted);
+        self.settle(id, out);
+        verdict
+    }
+
+    fn receive_dtls(
+        &mut self,
+        id: TransportId,
+        path: &Path,
+        datagram: &[u8],
+        now: Micros,
+        out: &mut impl Output,
+    ) {
+        let transport = self.table.get_mut(id).expect("paths lead to transports");
+        transport.counters.received(datagram.len());
+        let is_keyed = transport.srtp.is_some();
+        if !transport.admit(datagram.len(), now) || !transport.ice.dtls(path, is_keyed, now) {
+            self.drops.over_limit += 1;
+            return;
+        }
+        out.event(Event::Datagram(id, datagram.to_vec()));
+    }
+
+    fn receive_srtp(
+        &mut self,
+        id: TransportId,
+        path: &Path,
+        datagram: &mut [u8],
+        now: Micros,
+        out: &mut impl Output,
+    ) {
+        let transport = self.table.get_mut(id).expect("paths lead to transports");
+        let bytes = datagram.len();
+        transport.counters.received(bytes);
+        let Some(session) = &mut transport.srtp else {
+            self.drops.no_keys += 1;
+            return;
+        };
+        // RFC 5761 section 4: packet types 192..=223 are RTCP.
+        let is_rtcp = datagram
+            .get(1)
+            .is_some_and(|kind| (192..=223).contains(kind));
+        let opened = if is_rtcp {
+            session.receiver.rtcp(datagram, now)
+        } else {
+            session.receiver.rtp(datagram, now)
+        };
+        let len = match opened {
+            Ok(len) => len,
+            Err(why) => {
+                match why {
+                    srtp::Error::Malformed => self.drops.malformed += 1,
+                    srtp::Error::Forged => transport.counters.auth_failures += 1,
+                    srtp::Error::Replayed => transport.counters.replays += 1,
+                    srtp::Error::TooManySources | srtp::Error::Exhausted => {
+                        self.drops.foreign_ssrc += 1;
+                    }
+                }
+                return;
+            }
+        };
+        transport.ice.media(path, now);
+        if transport.ice.has_changes() {
+            self.settle(id, out);
+        }
+        // After authentication, or a flood of forgeries would use up what the peer may send.
+        let transport = self.table.get_mut(id).expect("nothing removed it");
+        if !transport.admit(bytes, now) {
+            self.drops.over_limit += 1;
+            return;
+        }
+        let mut egress = Egress::new(&mut self.table, out);
+        if is_rtcp {
+            self.router.rtcp(id, &datagram[..len], now, &mut egress);
+        } else {
+            self.router.rtp(id, &mut datagram[..len], now, &mut egress);
+        }
+    }
+
+    /// Bring the tables up to date with what a transport's ICE did, and tell.
+    fn settle(&mut self, id: TransportId, out: &mut impl Output) {
+        while let Some(change) = self.table.get_mut(id).and_then(|own| own.ice.take_change()) {
+            match change {
+                Change::Validated => out.event(Event::Validated(id)),
+                Change::Silent => out.event(Event::Silent(id)),
+                Change::Heard => out.event(Event::Heard(id)),
+                Change::Expired => out.event(Event::Expired(id)),
+                Change::Added(path) => {
+                    if let Some(before) = self.paths.insert(path, id).filter(|owner| *owner != id) {
+                        if let Some(loser) = self.table.get_mut(before) {
+                            loser.ice.forget(&path);
+                        }
+                    }
+                }
+                Change::Removed(path) => {
+                    if self.paths.get(&path) == Some(&id) {
+                        self.paths.remove(&path);
+                    }
+                }
+            }
+        }
+        let due = self.table.get_mut(id).and_then(|own| own.ice.timeout());
+        self.ice_due = [self.ice_due, due].into_iter().flatten().min();
+    }
+
+    // --- time -----------------------------------------------------------------------------------------------
+
+    /// When `tick` wants to run next; None = nothing to wait for.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Micros> {
+        [self.ice_due, self.router.timeout()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Whatever is due.
+    pub fn tick(&mut self, now: Micros, out: &mut impl Output) {
+        self.current = None;
+        if self.ice_due.is_some_and(|due| due <= now) {
+            self.ice_due = None;
+            for at in 0..self.table.len() {
+                self.tick_transport(at, now, out);
+            }
+        }
+        if self.router.timeout().is_some_and(|due| due <= now) {
+            self.router
+                .tick(now, &mut Egress::new(&mut self.table, out));
+        }
+    }
+
+    fn tick_transport(&mut self, at: usize, now: Micros, out: &mut impl Output) {
+        let Some(transport) = self.table.at_mut(at) else {
+            return;
+        };
+        let id = transport.id;
+        if transport.ice.timeout().is_some_and(|due| due <= now) {
+            self.current = Some(id);
+            let mut counted = transport.counters.counting(out);
+            transport.ice.tick(now, &mut counted);
+            self.current = None;
+        }
+        self.settle(id, out);
+    }
+
+    /// After a panic: drop the transport whose datagram or timer caused it, without asking its parts anything.
+    pub fn quarantine(&mut self) -> Option<TransportId> {
+        let id = self.current.take()?;
+        self.forget(id);
+        Some(id)
+    }
+
+    /// All counters.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let media = self.router.statistics();
+        let mut drops = self.drops;
+        drops.malformed += media.malformed;
+        drops.foreign_ssrc += media.foreign_ssrc;
+        Statistics {
+            transports: self
+                .table
+                .iter()
+                .map(|own| (own.id, own.statistics()))
+                .collect(),
+            publications: media.publications,
+            subscriptions: media.subscriptions,
+            drops,
+        }
+    }
+}

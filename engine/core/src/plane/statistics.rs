@@ -1,0 +1,55 @@
+//! Counters of the plane, copied out in one read; the names are those of `sfu/_engine.pyi`.
+
+use crate::id::{PublicationId, SubscriptionId, TransportId};
+use crate::media::{PublicationStatistics, SubscriptionStatistics};
+
+/// Counters of one transport.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransportStatistics {
+    /// Datagrams from validated 5-tuples, and requests for its ufrags.
+    pub packets_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Datagrams to the peer.
+    pub packets_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// SRTP or SRTCP with a wrong tag.
+    pub auth_failures: u64,
+    /// SRTP or SRTCP seen before or too old.
+    pub replays: u64,
+    /// Round trip of the active pair; 0 = not measured.
+    pub rtt_us: u64,
+}
+
+/// Datagrams that went nowhere, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// Checks for nobody here.
+    pub unknown_ufrag: u64,
+    /// Not STUN, and not from a validated 5-tuple.
+    pub unvalidated: u64,
+    /// MESSAGE-INTEGRITY missing or wrong.
+    pub bad_integrity: u64,
+    /// No protocol of ours.
+    pub malformed: u64,
+    /// An SSRC that is not that peer's business, or too many of them.
+    pub foreign_ssrc: u64,
+    /// More than the transport may send.
+    pub over_limit: u64,
+    /// SRTP before the keys.
+    pub no_keys: u64,
+}
+
+/// All counters of a plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Per transport.
+    pub transports: Vec<(TransportId, TransportStatistics)>,
+    /// Per publication.
+    pub publications: Vec<(PublicationId, PublicationStatistics)>,
+    /// Per subscription.
+    pub subscriptions: Vec<(SubscriptionId, SubscriptionStatistics)>,
+    /// Of the whole plane.
+    pub drops: Drops,
+}

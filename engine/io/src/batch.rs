@@ -1,0 +1,149 @@
+//! Two arenas of 64 datagrams: what one call brought in, and what the next call takes out.
+
+use std::io;
+use std::net::IpAddr;
+
+use parley_core::wire::{Event, Output, Path, SLOT_BYTES};
+
+use crate::sys::{self, Control, Name, Part, Received, Socket, BATCH};
+
+/// Larger than any datagram that a peer of ours may send; a longer one is cut and dropped.
+const INBOX_BYTES: usize = 2_048;
+
+/// Received datagrams.
+pub struct Inbox {
+    bytes: Box<[[u8; INBOX_BYTES]; BATCH]>,
+    names: Box<[Name; BATCH]>,
+    controls: Box<[Control; BATCH]>,
+    received: [Received; BATCH],
+}
+
+impl Inbox {
+    pub fn new() -> Self {
+        Self {
+            bytes: Box::new([[0; INBOX_BYTES]; BATCH]),
+            names: Box::new([Name::empty(); BATCH]),
+            controls: Box::new([Control([0; 64]); BATCH]),
+            received: [Received::default(); BATCH],
+        }
+    }
+
+    /// Take what is there, at most a batch.
+    pub fn fill(&mut self, socket: &Socket) -> io::Result<usize> {
+        self.names.fill(Name::empty());
+        let rows = self
+            .bytes
+            .iter_mut()
+            .zip(self.names.iter_mut())
+            .zip(self.controls.iter_mut());
+        let parts = rows.map(|((bytes, name), control)| Part {
+            bytes,
+            name,
+            control: &mut control.0,
+        });
+        sys::receive(socket, parts, &mut self.received)
+    }
+
+    /// One of them: its 5-tuple and its bytes. None if it was cut or came from nowhere.
+    pub fn take(&mut self, at: usize, index: u8, socket: &Socket) -> Option<(Path, &mut [u8])> {
+        let received = self.received[at];
+        let remote = self.names[at].address()?;
+        if received.is_truncated {
+            return None;
+        }
+        let local: IpAddr = received.local.unwrap_or_else(|| socket.bound.ip());
+        let path = Path {
+            socket: index,
+            local,
+            remote,
+        };
+        Some((path, self.bytes[at].get_mut(..received.len)?))
+    }
+}
+
+/// Datagrams to send and events to tell, collected until `flush`.
+pub struct Outbox {
+    sockets: Vec<Socket>,
+    slots: Box<[[u8; SLOT_BYTES]; BATCH]>,
+    names: Box<[Name; BATCH]>,
+    controls: Box<[Control; BATCH]>,
+    /// (socket, bytes, control bytes) of each slot.
+    entries: [(u8, usize, usize); BATCH],
+    count: usize,
+    /// Datagrams that the kernel refused.
+    pub refused: u64,
+    /// Not yet told.
+    pub events: Vec<Event>,
+}
+
+impl Outbox {
+    pub fn new(sockets: Vec<Socket>) -> Self {
+        Self {
+            sockets,
+            slots: Box::new([[0; SLOT_BYTES]; BATCH]),
+            names: Box::new([Name::empty(); BATCH]),
+            controls: Box::new([Control([0; 64]); BATCH]),
+            entries: [(0, 0, 0); BATCH],
+            count: 0,
+            refused: 0,
+            events: Vec::new(),
+        }
+    }
+
+    pub fn sockets(&self) -> &[Socket] {
+        &self.sockets
+    }
+
+    /// Send everything, one call per run of the same socket.
+    pub fn flush(&mut self) {
+        let mut start = 0;
+        while start < self.count {
+            let socket = self.entries[start].0;
+            let run = self.entries[start..self.count]
+                .iter()
+                .take_while(|entry| entry.0 == socket);
+            let end = start + run.count();
+            let slots = self.slots[start..end].iter_mut();
+            let rows = slots
+                .zip(&mut self.names[start..end])
+                .zip(&mut self.controls[start..end]);
+            let parts = rows.zip(&self.entries[start..end]).map(
+                |(((slot, name), control), (_, bytes, control_bytes))| Part {
+                    bytes: &mut slot[..*bytes],
+                    name,
+                    control: &mut control.0[..*control_bytes],
+                },
+            );
+            self.refused += sys::send(&self.sockets[usize::from(socket)], parts) as u64;
+            start = end;
+        }
+        self.count = 0;
+    }
+}
+
+impl Output for Outbox {
+    fn slot(&mut self) -> &mut [u8] {
+        &mut self.slots[self.count]
+    }
+
+    fn commit(&mut self, path: &Path, len: usize) {
+        let Some(socket) = self.sockets.get(usize::from(path.socket)) else {
+            return;
+        };
+        self.names[self.count] = Name::new(path.remote);
+        let control = if socket.is_wildcard() {
+            sys::write_source(&mut self.controls[self.count], path.local)
+        } else {
+            0
+        };
+        self.entries[self.count] = (path.socket, len, control);
+        self.count += 1;
+        if self.count == BATCH {
+            self.flush();
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.events.push(event);
+    }
+}

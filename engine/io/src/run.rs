@@ -1,0 +1,193 @@
+//! The data-plane thread's loop: wait, commands, datagrams, timers, send, tell.
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use parley_core::id::Micros;
+use parley_core::plane::{Plane, Statistics};
+use parley_core::wire::Event;
+
+use crate::batch::{Inbox, Outbox};
+use crate::command::Command;
+use crate::engine::Shared;
+use crate::sys::{self, BATCH};
+
+/// How old a report may be.
+const REPORT_US: u64 = 250_000;
+/// Commands between two looks at the sockets: media does not wait for a burst of joins.
+const COMMANDS_PER_TURN: usize = 256;
+/// Batches of one socket between two looks at the others and the timers.
+const BATCHES_PER_TURN: usize = 4;
+/// The clock starts here, so that differences to "never" (0) are old.
+const CLOCK_START_US: u64 = 3_600_000_000;
+/// Without any timer the thread still looks whether it shall stop.
+const LONGEST_WAIT_US: u64 = 1_000_000;
+
+/// The thread's last word about itself.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The plane's counters.
+    pub plane: Statistics,
+    /// Panics caught; each cost one transport (S15).
+    pub panics: u64,
+    /// Commands that could not be carried out.
+    pub refused_commands: u64,
+    /// Datagrams that the kernel refused to take.
+    pub refused_sends: u64,
+    /// Events lost because nobody polled.
+    pub lost_events: u64,
+}
+
+pub struct Loop {
+    pub plane: Plane,
+    pub inbox: Inbox,
+    pub outbox: Outbox,
+    pub commands: Receiver<Command>,
+    pub shared: Arc<Shared>,
+    pub started: Instant,
+    pub report: Report,
+    pub report_due: Micros,
+}
+
+impl Loop {
+    pub fn new(
+        plane: Plane,
+        outbox: Outbox,
+        commands: Receiver<Command>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            plane,
+            inbox: Inbox::new(),
+            outbox,
+            commands,
+            shared,
+            started: Instant::now(),
+            report: Report::default(),
+            report_due: Micros(0),
+        }
+    }
+
+    fn now(&self) -> Micros {
+        let elapsed = self.started.elapsed();
+        Micros(CLOCK_START_US + elapsed.as_secs() * 1_000_000 + u64::from(elapsed.subsec_micros()))
+    }
+
+    /// Until somebody says stop.
+    pub fn run(mut self) {
+        let sockets = self.outbox.sockets().iter().map(sys::Socket::raw);
+        let fds: Vec<_> = std::iter::once(self.shared.wake.raw())
+            .chain(sockets)
+            .collect();
+        let mut is_busy = false;
+        while !self.shared.is_stopping() {
+            let ready = sys::wait(
+                &fds,
+                if is_busy {
+                    Duration::ZERO
+                } else {
+                    self.pause()
+                },
+            );
+            self.shared.wake.clear();
+            is_busy = self.take_commands();
+            for socket in 0..fds.len() - 1 {
+                if ready >> (socket + 1) & 1 == 1 {
+                    is_busy |= self.take_datagrams(socket);
+                }
+            }
+            let now = self.now();
+            self.guarded(|own| own.plane.tick(now, &mut own.outbox));
+            self.outbox.flush();
+            if now >= self.report_due {
+                self.publish_report(now);
+            }
+            if !self.outbox.events.is_empty() {
+                self.shared.ring.push(&mut self.outbox.events);
+            }
+        }
+        // Whatever was asked before the end still happens: BYE leaves, for one.
+        while self.take_commands() {}
+        self.outbox.flush();
+    }
+
+    fn pause(&self) -> Duration {
+        let now = self.now();
+        let due = self
+            .plane
+            .timeout()
+            .map_or(self.report_due, |due| due.min(self.report_due));
+        Duration::from_micros(due.since(now).min(LONGEST_WAIT_US))
+    }
+
+    /// Run something; a panic costs the transport that caused it, never the thread (S15).
+    fn guarded(&mut self, work: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
+            self.report.panics += 1;
+            if let Some(id) = self.plane.quarantine() {
+                self.outbox.events.push(Event::Expired(id));
+            }
+        }
+    }
+
+    /// Whether there may be more.
+    fn take_commands(&mut self) -> bool {
+        let now = self.now();
+        for _ in 0..COMMANDS_PER_TURN {
+            let Ok(command) = self.commands.try_recv() else {
+                return false;
+            };
+            self.guarded(|own| {
+                if command.run(&mut own.plane, now, &mut own.outbox).is_err() {
+                    own.report.refused_commands += 1;
+                }
+            });
+        }
+        true
+    }
+
+    /// Whether there may be more.
+    fn take_datagrams(&mut self, socket: usize) -> bool {
+        for _ in 0..BATCHES_PER_TURN {
+            // An error here is a pending ICMP of somebody's; the next call reads on.
+            let count = self.inbox.fill(&self.outbox.sockets()[socket]).unwrap_or(0);
+            let now = self.now();
+            let mut at = 0;
+            while at < count {
+                self.guarded(|own| {
+                    while at < count {
+                        let bound = &own.outbox.sockets()[socket];
+                        let taken = own.inbox.take(at, socket as u8, bound);
+                        at += 1; // before the work: after a panic the next one is due
+                        if let Some((path, datagram)) = taken {
+                            own.plane.receive(&path, datagram, now, &mut own.outbox);
+                        }
+                    }
+                });
+            }
+            self.outbox.flush();
+            if count < BATCH {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn publish_report(&mut self, now: Micros) {
+        self.report_due = Micros(now.0 + REPORT_US);
+        self.report.refused_sends = self.outbox.refused;
+        self.report.lost_events = self.shared.ring.lost();
+        self.report.plane = self.plane.statistics();
+        let mut shared = self
+            .shared
+            .report
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        shared.clone_from(&self.report);
+    }
+}
+
+/// Where the last report lies.
+pub type SharedReport = Mutex<Report>;

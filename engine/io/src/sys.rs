@@ -1,0 +1,417 @@
+//! The system calls that the standard library lacks, each behind a safe face (Linux only).
+
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use libc::{c_int, c_void, sockaddr_in, sockaddr_in6, socklen_t};
+
+/// Room for one IPV6_PKTINFO (or IP_PKTINFO) control message, aligned as its header must be.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub struct Control(pub [u8; 64]);
+
+/// A socket address as the kernel reads it, in the room that the larger of the two families needs.
+#[derive(Clone, Copy)]
+pub struct Name {
+    storage: sockaddr_in6,
+    pub len: socklen_t,
+}
+
+impl Name {
+    /// Room for the kernel to write one.
+    pub fn empty() -> Self {
+        Self {
+            // SAFETY: sockaddr_in6 is plain data; all zeros is a valid (unspecified) address.
+            storage: unsafe { zeroed() },
+            len: size_of::<sockaddr_in6>() as socklen_t,
+        }
+    }
+
+    pub fn new(address: SocketAddr) -> Self {
+        let mut name = Self::empty();
+        let storage: *mut sockaddr_in6 = &mut name.storage;
+        match address {
+            SocketAddr::V4(v4) => {
+                // SAFETY: sockaddr_in6 is larger than sockaddr_in and as aligned; both begin with the family.
+                let raw = unsafe { &mut *storage.cast::<sockaddr_in>() };
+                raw.sin_family = libc::AF_INET as libc::sa_family_t;
+                raw.sin_port = v4.port().to_be();
+                raw.sin_addr.s_addr = u32::from(*v4.ip()).to_be();
+                name.len = size_of::<sockaddr_in>() as socklen_t;
+            }
+            SocketAddr::V6(v6) => {
+                let raw = &mut name.storage;
+                raw.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+                raw.sin6_port = v6.port().to_be();
+                raw.sin6_addr.s6_addr = v6.ip().octets();
+                raw.sin6_scope_id = v6.scope_id();
+                name.len = size_of::<sockaddr_in6>() as socklen_t;
+            }
+        }
+        name
+    }
+
+    pub fn address(&self) -> Option<SocketAddr> {
+        match c_int::from(self.storage.sin6_family) {
+            libc::AF_INET => {
+                let storage: *const sockaddr_in6 = &self.storage;
+                // SAFETY: the family says that it is a sockaddr_in, which is smaller and as aligned.
+                let raw = unsafe { &*storage.cast::<sockaddr_in>() };
+                let ip = Ipv4Addr::from(u32::from_be(raw.sin_addr.s_addr));
+                Some(SocketAddrV4::new(ip, u16::from_be(raw.sin_port)).into())
+            }
+            libc::AF_INET6 => {
+                let raw = &self.storage;
+                let ip = Ipv6Addr::from(raw.sin6_addr.s6_addr);
+                let port = u16::from_be(raw.sin6_port);
+                Some(SocketAddrV6::new(ip, port, 0, raw.sin6_scope_id).into())
+            }
+            _ => None,
+        }
+    }
+
+    pub fn as_mut_ptr(&mut self) -> *mut c_void {
+        let storage: *mut sockaddr_in6 = &mut self.storage;
+        storage.cast()
+    }
+}
+
+/// A bound, non-blocking UDP socket.
+pub struct Socket {
+    fd: OwnedFd,
+    pub bound: SocketAddr,
+}
+
+impl Socket {
+    /// Bind; port 0 = any. IPv6 sockets take IPv6 only, so that `0.0.0.0` and `::` may share a port number.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let family = if address.is_ipv4() {
+            libc::AF_INET
+        } else {
+            libc::AF_INET6
+        };
+        let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        // SAFETY: no pointers; the result is checked.
+        let fd = check(unsafe { libc::socket(family, kind, 0) })?;
+        // SAFETY: a fresh descriptor that nobody else owns.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        if address.is_ipv4() {
+            set_option(&fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+        } else {
+            set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+            set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+        }
+        let mut name = Name::new(address);
+        // SAFETY: the pointer and the length describe one live socket address.
+        check(unsafe { libc::bind(fd.as_raw_fd(), name.as_mut_ptr().cast(), name.len) })?;
+        name = Name::empty();
+        // SAFETY: the kernel writes at most `len` bytes, the size of the storage.
+        check(unsafe {
+            libc::getsockname(fd.as_raw_fd(), name.as_mut_ptr().cast(), &mut name.len)
+        })?;
+        let bound = name
+            .address()
+            .ok_or_else(|| io::Error::other("not an internet socket"))?;
+        Ok(Self { fd, bound })
+    }
+
+    /// Ask for buffers of so many bytes, beyond the system's limit where we may.
+    pub fn set_buffers(&self, bytes: c_int) -> io::Result<()> {
+        for (force, plain) in [
+            (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
+            (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
+        ] {
+            if set_option(&self.fd, libc::SOL_SOCKET, force, bytes).is_err() {
+                set_option(&self.fd, libc::SOL_SOCKET, plain, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn raw(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    /// Whether datagrams for several addresses of ours arrive here.
+    pub fn is_wildcard(&self) -> bool {
+        self.bound.ip().is_unspecified()
+    }
+}
+
+fn set_option(fd: &OwnedFd, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
+    let pointer: *const c_int = &value;
+    let len = size_of::<c_int>() as socklen_t;
+    // SAFETY: the pointer and the length describe one live integer.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, pointer.cast(), len) })?;
+    Ok(())
+}
+
+fn check(result: c_int) -> io::Result<c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// One entry of a batch: where its bytes, its address and its control data are.
+pub struct Part<'a> {
+    pub bytes: &'a mut [u8],
+    pub name: &'a mut Name,
+    /// Control data to send, or room for what comes; may be empty.
+    pub control: &'a mut [u8],
+}
+
+/// Most messages of one call.
+pub const BATCH: usize = 64;
+
+/// What one received message came with.
+#[derive(Clone, Copy, Default)]
+pub struct Received {
+    pub len: usize,
+    pub is_truncated: bool,
+    pub local: Option<IpAddr>,
+}
+
+struct Headers {
+    messages: [libc::mmsghdr; BATCH],
+    vectors: [libc::iovec; BATCH],
+    count: usize,
+}
+
+impl Headers {
+    fn new() -> Self {
+        // SAFETY: both are plain C data; all zeros means "no buffers".
+        unsafe {
+            Self {
+                messages: zeroed(),
+                vectors: zeroed(),
+                count: 0,
+            }
+        }
+    }
+
+    /// Point at the parts. The caller keeps them alive and this value in place until the call is over.
+    fn point<'a>(&mut self, parts: impl Iterator<Item = Part<'a>>) {
+        self.count = 0;
+        for (at, part) in parts.take(BATCH).enumerate() {
+            self.vectors[at] = libc::iovec {
+                iov_base: part.bytes.as_mut_ptr().cast(),
+                iov_len: part.bytes.len(),
+            };
+            let header = &mut self.messages[at].msg_hdr;
+            header.msg_name = part.name.as_mut_ptr();
+            header.msg_namelen = part.name.len;
+            header.msg_iov = &mut self.vectors[at];
+            header.msg_iovlen = 1;
+            header.msg_control = if part.control.is_empty() {
+                std::ptr::null_mut()
+            } else {
+                part.control.as_mut_ptr().cast()
+            };
+            header.msg_controllen = part.control.len() as _;
+            header.msg_flags = 0;
+            self.count = at + 1;
+        }
+    }
+}
+
+/// Receive up to a batch. Names are written; `received` is filled. Nothing there = 0.
+pub fn receive<'a>(
+    socket: &Socket,
+    parts: impl Iterator<Item = Part<'a>>,
+    received: &mut [Received; BATCH],
+) -> io::Result<usize> {
+    let mut headers = Headers::new();
+    headers.point(parts);
+    let count = headers.count as libc::c_uint;
+    // SAFETY: every header points at buffers of exactly the stated lengths, borrowed mutably by the parts'
+    // iterator for 'a, which outlives this call; `headers` itself does not move before the last use below.
+    let result = unsafe {
+        let flags = libc::MSG_DONTWAIT;
+        let none = std::ptr::null_mut();
+        libc::recvmmsg(
+            socket.raw(),
+            headers.messages.as_mut_ptr(),
+            count,
+            flags as _,
+            none,
+        )
+    };
+    let count = match check(result) {
+        Ok(count) => count as usize,
+        Err(why) if why.kind() == io::ErrorKind::WouldBlock => 0,
+        Err(why) => return Err(why),
+    };
+    for (message, entry) in headers.messages[..count].iter().zip(received) {
+        *entry = Received {
+            len: message.msg_len as usize,
+            is_truncated: message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            local: local_address(&message.msg_hdr),
+        };
+    }
+    Ok(count)
+}
+
+/// The address of ours that a datagram was sent to.
+fn local_address(header: &libc::msghdr) -> Option<IpAddr> {
+    // SAFETY: the kernel wrote well-formed control messages within msg_controllen; CMSG_NXTHDR stays inside them,
+    // and the data of a PKTINFO message is the structure read here (unaligned, to be sure).
+    unsafe {
+        let mut control = libc::CMSG_FIRSTHDR(header);
+        while !control.is_null() {
+            match ((*control).cmsg_level, (*control).cmsg_type) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    let info: libc::in_pktinfo = libc::CMSG_DATA(control)
+                        .cast::<libc::in_pktinfo>()
+                        .read_unaligned();
+                    return Some(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)).into());
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    let info: libc::in6_pktinfo = libc::CMSG_DATA(control)
+                        .cast::<libc::in6_pktinfo>()
+                        .read_unaligned();
+                    return Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+                }
+                _ => control = libc::CMSG_NXTHDR(header, control),
+            }
+        }
+    }
+    None
+}
+
+/// Write the control message that makes a datagram leave from this address; returns its length in bytes.
+pub fn write_source(control: &mut Control, source: IpAddr) -> usize {
+    // SAFETY: in each arm CMSG_SPACE of the structure is at most 40 bytes, `Control` has 64 and is aligned for
+    // cmsghdr; CMSG_FIRSTHDR of a header with that room is not null, and CMSG_DATA lies inside it.
+    unsafe {
+        let mut header: libc::msghdr = zeroed();
+        header.msg_control = control.0.as_mut_ptr().cast();
+        header.msg_controllen = control.0.len() as _;
+        let first = libc::CMSG_FIRSTHDR(&header);
+        match source {
+            IpAddr::V4(ip) => {
+                let mut info: libc::in_pktinfo = zeroed();
+                info.ipi_spec_dst.s_addr = u32::from(ip).to_be();
+                let size = size_of::<libc::in_pktinfo>() as u32;
+                (*first).cmsg_level = libc::IPPROTO_IP;
+                (*first).cmsg_type = libc::IP_PKTINFO;
+                (*first).cmsg_len = libc::CMSG_LEN(size) as _;
+                libc::CMSG_DATA(first)
+                    .cast::<libc::in_pktinfo>()
+                    .write_unaligned(info);
+                libc::CMSG_SPACE(size) as usize
+            }
+            IpAddr::V6(ip) => {
+                let mut info: libc::in6_pktinfo = zeroed();
+                info.ipi6_addr.s6_addr = ip.octets();
+                let size = size_of::<libc::in6_pktinfo>() as u32;
+                (*first).cmsg_level = libc::IPPROTO_IPV6;
+                (*first).cmsg_type = libc::IPV6_PKTINFO;
+                (*first).cmsg_len = libc::CMSG_LEN(size) as _;
+                libc::CMSG_DATA(first)
+                    .cast::<libc::in6_pktinfo>()
+                    .write_unaligned(info);
+                libc::CMSG_SPACE(size) as usize
+            }
+        }
+    }
+}
+
+/// Send all parts; returns how many the kernel refused. One that it refuses is skipped: media does not wait.
+pub fn send<'a>(socket: &Socket, parts: impl Iterator<Item = Part<'a>>) -> usize {
+    let mut headers = Headers::new();
+    headers.point(parts);
+    let (mut at, mut refused) = (0, 0);
+    while at < headers.count {
+        let rest = &mut headers.messages[at..headers.count];
+        // SAFETY: as in `receive`: live buffers of the stated lengths, and headers that do not move.
+        let sent = unsafe {
+            let flags = libc::MSG_DONTWAIT;
+            libc::sendmmsg(socket.raw(), rest.as_mut_ptr(), rest.len() as _, flags as _)
+        };
+        if sent > 0 {
+            at += sent as usize;
+        } else if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            at += 1;
+            refused += 1;
+        }
+    }
+    refused
+}
+
+/// A counter that poll can wait for.
+pub struct EventFd(OwnedFd);
+
+impl EventFd {
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: no pointers; the result is checked and owned by nobody else.
+        unsafe {
+            let fd = check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?;
+            Ok(Self(OwnedFd::from_raw_fd(fd)))
+        }
+    }
+
+    pub fn raw(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// Make it readable.
+    pub fn signal(&self) {
+        let one = 1u64;
+        let pointer: *const u64 = &one;
+        // SAFETY: eight live bytes. A full counter (2^64 - 2 signals) is the only refusal, and is readable too.
+        unsafe { libc::write(self.raw(), pointer.cast(), 8) };
+    }
+
+    /// Make it unreadable.
+    pub fn clear(&self) {
+        let mut count = 0u64;
+        let pointer: *mut u64 = &mut count;
+        // SAFETY: eight live bytes. Nothing to read is fine.
+        unsafe { libc::read(self.raw(), pointer.cast(), 8) };
+    }
+}
+
+/// Wait until one of these is readable or the time is over. Which ones, bit by bit; at most 64.
+pub fn wait(fds: &[RawFd], timeout: Duration) -> u64 {
+    let blank = libc::pollfd {
+        fd: -1,
+        events: 0,
+        revents: 0,
+    };
+    let mut entries = [blank; 64];
+    let count = fds.len().min(64);
+    for (entry, fd) in entries.iter_mut().zip(fds) {
+        *entry = libc::pollfd {
+            fd: *fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+    }
+    let limit = libc::timespec {
+        tv_sec: timeout.as_secs() as _,
+        tv_nsec: timeout.subsec_nanos() as _,
+    };
+    // SAFETY: `count` live entries and a live timespec; a null signal mask leaves the mask alone.
+    unsafe { libc::ppoll(entries.as_mut_ptr(), count as _, &limit, std::ptr::null()) };
+    let ready = entries[..count]
+        .iter()
+        .enumerate()
+        .filter(|(_, entry)| entry.revents != 0);
+    ready.fold(0, |bits, (at, _)| bits | 1 << at)
+}
+
+/// CPU time of the calling thread, seconds.
+pub fn thread_cpu_s() -> f64 {
+    // SAFETY: timespec is plain data, and the clock exists on every Linux.
+    let time = unsafe {
+        let mut time: libc::timespec = zeroed();
+        libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time);
+        time
+    };
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}

@@ -1,0 +1,463 @@
+//! `Engine`: one method per command, and the events and counters as Python values.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use parley_core::id::{GroupId, PublicationId, SubscriptionId, TransportId};
+use parley_core::media;
+use parley_core::plane::{Drops, IngressLimit, TransportStatistics};
+use parley_core::srtp::Profile;
+use parley_core::wire::{Event, SLOT_BYTES};
+use parley_io::{Command, Report};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
+
+use crate::streams::{check_mid, codecs, Codec, Extensions, ReceiveStream};
+
+/// Events of one `poll`.
+const POLL_EVENTS: usize = 4_096;
+/// RFC 8839 section 5.4: ufrag 4..256 characters, password 22..256.
+const UFRAG: std::ops::RangeInclusive<usize> = 4..=256;
+const PASSWORD: std::ops::RangeInclusive<usize> = 22..=256;
+/// RFC 3550 section 6.5: one octet of length.
+const MAX_CNAME_BYTES: usize = 255;
+
+/// Counters as the stub shows them.
+type Rows = Vec<(u64, BTreeMap<&'static str, u64>)>;
+
+/// One data plane: a UDP port per listen address, one thread.
+#[pyclass(frozen, module = "sfu._engine")]
+pub struct Engine(parley_io::Engine);
+
+fn credentials(ufrag: String, pwd: String) -> PyResult<(Vec<u8>, Vec<u8>)> {
+    let is_ice = |text: &str| {
+        text.bytes().all(|c| {
+            c.is_ascii_alphanumeric() || matches!(c, b'+' | b'/' | b'-' | b'_' | b'=' | b'#')
+        })
+    };
+    if !UFRAG.contains(&ufrag.len()) || !PASSWORD.contains(&pwd.len()) {
+        return Err(PyValueError::new_err(
+            "ufrag is 4..256 characters, pwd 22..256",
+        ));
+    }
+    if !is_ice(&ufrag) || !is_ice(&pwd) {
+        return Err(PyValueError::new_err("ufrag and pwd are ice-chars"));
+    }
+    Ok((ufrag.into_bytes(), pwd.into_bytes()))
+}
+
+impl Engine {
+    fn submit(&self, py: Python<'_>, command: Command) -> PyResult<()> {
+        let full = |_| PyRuntimeError::new_err("the data plane does not take commands any more");
+        py.detach(|| self.0.submit(command)).map_err(full)
+    }
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    #[pyo3(signature = (*, listen, port))]
+    fn new(py: Python<'_>, listen: Vec<String>, port: u16) -> PyResult<Self> {
+        if listen.is_empty() || listen.len() > 32 {
+            return Err(PyValueError::new_err("1 to 32 listen addresses"));
+        }
+        let parse = |text: &String| {
+            let why = |_| PyValueError::new_err(format!("not an address: {text}"));
+            text.parse::<IpAddr>().map_err(why)
+        };
+        let listen = listen.iter().map(parse).collect::<PyResult<Vec<_>>>()?;
+        Ok(Self(py.detach(|| parley_io::Engine::start(&listen, port))?))
+    }
+
+    #[getter]
+    fn port(&self) -> u16 {
+        self.0.port()
+    }
+
+    #[getter]
+    fn event_fd(&self, py: Python<'_>) -> i32 {
+        py.detach(|| self.0.event_fd()).unwrap_or(-1)
+    }
+
+    fn poll<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let (events, lost) = py.detach(|| self.0.poll(POLL_EVENTS));
+        let list = PyList::empty(py);
+        for event in events {
+            list.append(event_to_python(py, event)?)?;
+        }
+        if lost > 0 {
+            list.append(("overflow", 0, lost))?;
+        }
+        Ok(list)
+    }
+
+    #[pyo3(signature = (*, local_ufrag, local_pwd, offered_by_us))]
+    fn open_transport(
+        &self,
+        py: Python<'_>,
+        local_ufrag: String,
+        local_pwd: String,
+        offered_by_us: bool,
+    ) -> PyResult<u64> {
+        let (ufrag, password) = credentials(local_ufrag, local_pwd)?;
+        let handle = self.0.handle();
+        let id = TransportId(handle);
+        self.submit(
+            py,
+            Command::OpenTransport {
+                id,
+                ufrag,
+                password,
+                offered_by_us,
+            },
+        )?;
+        Ok(handle)
+    }
+
+    #[pyo3(signature = (transport, *, ufrag, pwd))]
+    fn set_remote(
+        &self,
+        py: Python<'_>,
+        transport: u64,
+        ufrag: String,
+        pwd: String,
+    ) -> PyResult<()> {
+        let (ufrag, password) = credentials(ufrag, pwd)?;
+        self.submit(
+            py,
+            Command::SetRemote {
+                id: TransportId(transport),
+                ufrag,
+                password,
+            },
+        )
+    }
+
+    #[pyo3(signature = (transport, *, local_ufrag, local_pwd))]
+    fn restart_ice(
+        &self,
+        py: Python<'_>,
+        transport: u64,
+        local_ufrag: String,
+        local_pwd: String,
+    ) -> PyResult<()> {
+        let (ufrag, password) = credentials(local_ufrag, local_pwd)?;
+        self.submit(
+            py,
+            Command::RestartIce {
+                id: TransportId(transport),
+                ufrag,
+                password,
+            },
+        )
+    }
+
+    fn send_datagram(&self, py: Python<'_>, transport: u64, datagram: &[u8]) -> PyResult<()> {
+        if datagram.is_empty() || datagram.len() > SLOT_BYTES {
+            return Err(PyValueError::new_err("a datagram has 1..1536 bytes"));
+        }
+        let id = TransportId(transport);
+        self.submit(
+            py,
+            Command::SendDatagram {
+                id,
+                datagram: datagram.to_vec(),
+            },
+        )
+    }
+
+    #[pyo3(signature = (transport, *, profile, material, is_client))]
+    fn set_keys(
+        &self,
+        py: Python<'_>,
+        transport: u64,
+        profile: u16,
+        material: &[u8],
+        is_client: bool,
+    ) -> PyResult<()> {
+        let unknown = || PyValueError::new_err("profile must be 1, 7 or 8");
+        let profile = Profile::from_number(profile).ok_or_else(unknown)?;
+        if material.len() != profile.material_bytes() {
+            let needed = profile.material_bytes();
+            return Err(PyValueError::new_err(format!(
+                "material must have {needed} bytes"
+            )));
+        }
+        let (id, material) = (TransportId(transport), material.to_vec());
+        self.submit(
+            py,
+            Command::SetKeys {
+                id,
+                profile,
+                material,
+                is_client,
+            },
+        )
+    }
+
+    fn close_transport(&self, py: Python<'_>, transport: u64) -> PyResult<()> {
+        self.submit(
+            py,
+            Command::CloseTransport {
+                id: TransportId(transport),
+            },
+        )
+    }
+
+    #[pyo3(signature = (transport, *, group, stream))]
+    fn publish(
+        &self,
+        py: Python<'_>,
+        transport: u64,
+        group: u64,
+        stream: ReceiveStream,
+    ) -> PyResult<u64> {
+        let handle = self.0.handle();
+        let command = Command::Publish {
+            id: PublicationId(handle),
+            transport: TransportId(transport),
+            group: GroupId(group),
+            stream: Box::new(stream.0),
+        };
+        self.submit(py, command)?;
+        Ok(handle)
+    }
+
+    fn update_publication(
+        &self,
+        py: Python<'_>,
+        publication: u64,
+        stream: ReceiveStream,
+    ) -> PyResult<()> {
+        let (id, stream) = (PublicationId(publication), Box::new(stream.0));
+        self.submit(py, Command::UpdatePublication { id, stream })
+    }
+
+    fn unpublish(&self, py: Python<'_>, publication: u64) -> PyResult<()> {
+        self.submit(
+            py,
+            Command::Unpublish {
+                id: PublicationId(publication),
+            },
+        )
+    }
+
+    fn set_gate(&self, py: Python<'_>, publication: u64, open: bool) -> PyResult<()> {
+        self.submit(
+            py,
+            Command::SetGate {
+                id: PublicationId(publication),
+                open,
+            },
+        )
+    }
+
+    #[pyo3(signature = (transport, *, bits_per_s, packets_per_s))]
+    fn set_ingress_limit(
+        &self,
+        py: Python<'_>,
+        transport: u64,
+        bits_per_s: u64,
+        packets_per_s: u64,
+    ) -> PyResult<()> {
+        let limit = IngressLimit {
+            bits_per_s,
+            packets_per_s,
+        };
+        self.submit(
+            py,
+            Command::SetIngressLimit {
+                id: TransportId(transport),
+                limit,
+            },
+        )
+    }
+
+    #[pyo3(signature = (
+        transport, *, mid, video, codecs, extensions, ssrc, rtx_ssrc = 0, cname = ""
+    ))]
+    #[allow(clippy::too_many_arguments)] // the stub's keywords
+    fn subscribe(
+        &self,
+        py: Python<'_>,
+        transport: u64,
+        mid: String,
+        video: bool,
+        codecs: Vec<Codec>,
+        extensions: Extensions,
+        ssrc: u32,
+        rtx_ssrc: u32,
+        cname: &str,
+    ) -> PyResult<u64> {
+        check_mid(&mid)?;
+        if ssrc == 0 || cname.len() > MAX_CNAME_BYTES {
+            return Err(PyValueError::new_err(
+                "ssrc is not 0, cname at most 255 bytes",
+            ));
+        }
+        let handle = self.0.handle();
+        let command = Command::Subscribe {
+            id: SubscriptionId(handle),
+            transport: TransportId(transport),
+            stream: Box::new(media::SendStream {
+                mid,
+                video,
+                codecs: self::codecs(codecs)?,
+                extensions: extensions.0,
+                ssrc,
+                rtx_ssrc,
+                cname: cname.to_owned(),
+            }),
+        };
+        self.submit(py, command)?;
+        Ok(handle)
+    }
+
+    #[pyo3(signature = (subscription, publication))]
+    fn set_source(
+        &self,
+        py: Python<'_>,
+        subscription: u64,
+        publication: Option<u64>,
+    ) -> PyResult<()> {
+        let source = publication.map(PublicationId);
+        self.submit(
+            py,
+            Command::SetSource {
+                id: SubscriptionId(subscription),
+                source,
+            },
+        )
+    }
+
+    #[pyo3(signature = (subscription, *, max_layer, paused))]
+    fn set_layer(
+        &self,
+        py: Python<'_>,
+        subscription: u64,
+        max_layer: u8,
+        paused: bool,
+    ) -> PyResult<()> {
+        self.submit(
+            py,
+            Command::SetLayer {
+                id: SubscriptionId(subscription),
+                max_layer,
+                paused,
+            },
+        )
+    }
+
+    fn unsubscribe(&self, py: Python<'_>, subscription: u64) -> PyResult<()> {
+        self.submit(
+            py,
+            Command::Unsubscribe {
+                id: SubscriptionId(subscription),
+            },
+        )
+    }
+
+    fn statistics(&self, py: Python<'_>) -> BTreeMap<&'static str, Rows> {
+        let report = py.detach(|| self.0.report());
+        report_to_python(&report)
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.0.close());
+    }
+}
+
+fn event_to_python(py: Python<'_>, event: Event) -> PyResult<Bound<'_, PyAny>> {
+    let tuple = match event {
+        Event::Validated(id) => ("validated", id.0, py.None()).into_pyobject(py)?,
+        Event::Datagram(id, bytes) => {
+            ("datagram", id.0, PyBytes::new(py, &bytes)).into_pyobject(py)?
+        }
+        Event::Silent(id) => ("silent", id.0, py.None()).into_pyobject(py)?,
+        Event::Heard(id) => ("heard", id.0, py.None()).into_pyobject(py)?,
+        Event::Expired(id) => ("expired", id.0, py.None()).into_pyobject(py)?,
+        Event::Media(media::Event::FirstPacket(id, layer, payload_type)) => {
+            ("first_packet", id.0, (layer, payload_type)).into_pyobject(py)?
+        }
+        Event::Media(media::Event::Bye(id)) => ("bye", id.0, py.None()).into_pyobject(py)?,
+        Event::Media(media::Event::Keyframe(id)) => {
+            ("keyframe", id.0, py.None()).into_pyobject(py)?
+        }
+        Event::Media(media::Event::Levels(group, levels)) => {
+            let levels: Vec<_> = levels
+                .into_iter()
+                .map(|(id, level)| (id.0, level))
+                .collect();
+            ("levels", group.0, levels).into_pyobject(py)?
+        }
+    };
+    Ok(tuple.into_any())
+}
+
+fn report_to_python(report: &Report) -> BTreeMap<&'static str, Rows> {
+    let plane = &report.plane;
+    let publications = plane.publications.iter().map(|(id, own)| {
+        let row = BTreeMap::from([
+            ("packets", own.packets),
+            ("bytes", own.bytes),
+            ("lost", own.lost),
+            ("nacks_sent", own.nacks_sent),
+            ("plis_sent", own.plis_sent),
+            ("jitter", own.jitter),
+            ("layers", own.layers),
+            ("gated", own.gated),
+        ]);
+        (id.0, row)
+    });
+    let subscriptions = plane.subscriptions.iter().map(|(id, own)| {
+        let row = BTreeMap::from([
+            ("packets", own.packets),
+            ("bytes", own.bytes),
+            ("nacks", own.nacks),
+            ("plis", own.plis),
+            ("retransmitted", own.retransmitted),
+            ("first_sequence", own.first_sequence),
+            ("last_sequence", own.last_sequence),
+        ]);
+        (id.0, row)
+    });
+    let transports = plane
+        .transports
+        .iter()
+        .map(|(id, own)| (id.0, transport_row(own)));
+    BTreeMap::from([
+        ("transports", transports.collect()),
+        ("publications", publications.collect()),
+        ("subscriptions", subscriptions.collect()),
+        ("drops", vec![(0, drops_row(&plane.drops, report))]),
+    ])
+}
+
+fn transport_row(own: &TransportStatistics) -> BTreeMap<&'static str, u64> {
+    BTreeMap::from([
+        ("packets_in", own.packets_in),
+        ("bytes_in", own.bytes_in),
+        ("packets_out", own.packets_out),
+        ("bytes_out", own.bytes_out),
+        ("auth_failures", own.auth_failures),
+        ("replays", own.replays),
+        ("rtt_us", own.rtt_us),
+    ])
+}
+
+fn drops_row(drops: &Drops, report: &Report) -> BTreeMap<&'static str, u64> {
+    BTreeMap::from([
+        ("unknown_ufrag", drops.unknown_ufrag),
+        ("unvalidated", drops.unvalidated),
+        ("bad_integrity", drops.bad_integrity),
+        ("malformed", drops.malformed),
+        ("foreign_ssrc", drops.foreign_ssrc),
+        ("over_limit", drops.over_limit),
+        ("no_keys", drops.no_keys),
+        ("ring_full", report.lost_events),
+        ("panics", report.panics),
+        ("refused_commands", report.refused_commands),
+        ("refused_sends", report.refused_sends),
+    ])
+}
