@@ -257,7 +257,7 @@ class Memberships:
         await self._show(seat)
         seat.may_exist = True
         await self._save(seat)
-        if self._has_delays and not seat.delay_id:
+        if not seat.delay_id:
             seat.delay_id = await self._link.put_state_later(
                 seat.room,
                 CALL_MEMBER,
@@ -266,12 +266,13 @@ class Memberships:
                 user=seat.ghost,
                 delay_ms=self._leave_delay_ms,
             )
-            if not seat.delay_id:
-                self._has_delays = False
-                log.warning("homeserver without delayed events (MSC4140): a crash leaves ghosts")
             await self._save(seat)
         body = content(seat.ghost, seat.device, self._service_url)
         await self._link.put_state(seat.room, CALL_MEMBER, seat.state_key, body, user=seat.ghost)
+        if bool(seat.delay_id) != self._has_delays:
+            self._has_delays = bool(seat.delay_id)
+            if not seat.delay_id:
+                log.warning("homeserver without delayed events (MSC4140): a crash leaves ghosts")
         seat.published_s = self._clock()
         seat.is_refused = seat.doubtful = False
         await self._save(seat)
