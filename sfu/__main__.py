@@ -1,0 +1,83 @@
+"""`python -m sfu`: one media worker process.
+
+Everything it will ever run is imported here at start, so an upgrade on disk cannot change a running worker.
+The lock is taken before the UDP port is bound.
+Not here: what a worker does (`sfu.worker`), how long it lives (`sfu.process`).
+"""
+
+import argparse
+import asyncio
+import ipaddress
+import logging
+import sys
+from pathlib import Path
+
+from sfu.lock import Locked, LockFile
+from sfu.native import NativePlane
+from sfu.process import serve
+from sfu.redact import Redaction
+
+EXIT_LOCKED = 3  # another worker holds the lock
+EXIT_PORT = 4  # the UDP port cannot be bound
+
+
+def _address(text: str) -> str:
+    return str(ipaddress.ip_address(text))
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """The command line, checked."""
+    parser = argparse.ArgumentParser(prog="python -m sfu", description="Parley's media worker")
+    parser.add_argument("--socket", type=Path, required=True, help="path of the control socket")
+    parser.add_argument("--lock", type=Path, required=True, help="path of the lock file")
+    parser.add_argument(
+        "--listen", type=_address, nargs="+", default=["127.0.0.1"], metavar="ADDRESS"
+    )
+    parser.add_argument("--port", type=int, default=0, help="UDP port; 0 = any")
+    parser.add_argument(
+        "--advertise",
+        type=_address,
+        nargs="*",
+        default=[],
+        metavar="ADDRESS",
+        help="addresses in candidates; default: those of --listen",
+    )
+    parser.add_argument(
+        "--orphan-s", type=float, default=600.0, help="seconds without an owner before we end"
+    )
+    parser.add_argument(
+        "--log-level", default="info", choices=["debug", "info", "warning", "error"]
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = arguments(sys.argv[1:] if argv is None else argv)
+    handler = logging.StreamHandler()
+    handler.addFilter(Redaction())
+    logging.basicConfig(
+        level=options.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        handlers=[handler],
+    )
+    log = logging.getLogger("sfu")
+    try:
+        lock = LockFile(options.lock)
+    except Locked:
+        log.error("another worker holds the lock")
+        return EXIT_LOCKED
+    try:
+        plane = NativePlane(tuple(options.listen), options.port)
+    except OSError as why:
+        log.error("the UDP port cannot be bound: %s", why.strerror)
+        return EXIT_PORT
+    addresses = tuple(options.advertise or options.listen)
+    try:
+        asyncio.run(serve(plane, options.socket, addresses, orphan_s=options.orphan_s))
+    finally:
+        lock.release()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

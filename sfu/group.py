@@ -1,0 +1,188 @@
+"""A group of sessions that may receive each other's tracks: who speaks, who follows whom, which layers are wanted.
+
+A COMPACT session has one stream per kind; it follows the dominant speaker among the tracks it subscribed to,
+or, if it never subscribed to any, among all tracks of its group; never its own. While the dominant speaker
+has nothing of a kind, what was shown stays; first comes the first available.
+Not here: sessions' negotiation (`sfu.session`), speaker levels (`sfu.layers`).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from sfu import protocol
+from sfu.description import MediaKind
+from sfu.layers import SpeakerSelection, wanted_layer
+from sfu.plane import Handle, Plane
+from sfu.tracks import Stream, Subscription, Track
+
+if TYPE_CHECKING:
+    from sfu.session import Session
+
+FASTEST_REPORT_S: Final = 0.1  # at most 10 speaker events a second
+_DEFAULT_REPORT_S: Final = 0.25  # as `protocol.Policy`
+_TOP_LAYER: Final = 2
+
+
+class Group:
+    """What the worker holds for one group id while it has sessions."""
+
+    def __init__(
+        self, name: str, number: int, plane: Plane, emit: Callable[[protocol.Event], None]
+    ) -> None:
+        self.name: Final = name
+        self.number: Final = number
+        self.sessions: dict[str, Session] = {}
+        self.tracks: dict[str, Track] = {}
+        self._plane: Final = plane
+        self._emit: Final = emit
+        self._voices = SpeakerSelection()
+        self._report_s = _DEFAULT_REPORT_S
+        self._reported_at = 0.0
+        self._reported: tuple[tuple[protocol.SpeakerLevel, ...], str] = ((), "")
+        self._is_anybody_active = False
+        self._followed = ""  # the dominant track when followers last moved
+
+    # --- speakers
+
+    def set_policy(self, policy: protocol.Policy) -> None:
+        """An interval of 0 turns speaker reports off."""
+        interval_s = policy.speaker_interval_ms / 1_000
+        self._report_s = max(interval_s, FASTEST_REPORT_S) if interval_s > 0 else 0.0
+
+    def hear(self, levels: Iterable[tuple[Handle, int]], now: float) -> None:
+        by_publication = {t.publication: t for t in self.tracks.values() if t.is_open}
+        self._voices.hear(
+            [(by_publication[p].id, level) for p, level in levels if p in by_publication], now
+        )
+        self._is_anybody_active = True
+        self.tick(now)
+
+    def tick(self, now: float) -> None:
+        """Time passed: silence is noticed, reports are due, followers move."""
+        if not self._is_anybody_active:
+            return
+        dominant = self._voices.dominant
+        self._is_anybody_active = self._voices.advance(now)
+        if not self._is_anybody_active or now - self._reported_at >= self._report_s:
+            self._report(now)
+        if dominant != self._followed:
+            self.follow()
+
+    def _report(self, now: float) -> None:
+        state = (self._voices.speakers(), self._voices.dominant)
+        if self._report_s and state != self._reported:
+            self._reported, self._reported_at = state, now
+            self._emit(protocol.Speakers(group=self.name, levels=state[0], dominant=state[1]))
+
+    # --- tracks
+
+    def add_track(self, track: Track) -> None:
+        self.tracks[track.id] = track
+
+    def remove_track(self, track: Track) -> None:
+        """The publication ended: it disappears from every subscriber."""
+        self.tracks.pop(track.id, None)
+        self._voices.forget(track.id)
+        for session in tuple(self.sessions.values()):
+            session.lose(track)
+        self.follow()
+
+    def gate(self, track: Track, *, is_open: bool) -> None:
+        track.is_open = is_open
+        if track.publication is not None:
+            self._plane.set_gate(track.publication, is_open)
+        if not is_open:
+            self._voices.forget(track.id)
+            self._is_anybody_active = True  # let the next tick report it
+
+    def source_changed(self, track: Track) -> None:
+        """The track got, lost or changed its engine publication, or the list of subscribers changed."""
+        for subscription in self._subscriptions(track):
+            self.feed(subscription)
+        self.follow()
+        self.count_layers(track)
+
+    def feed(self, subscription: Subscription) -> None:
+        """Make the engine carry what this subscription wants, as it wants it."""
+        self._carry(subscription.stream, subscription.track)
+        self._set_layer(
+            subscription.stream,
+            wanted_layer(subscription.wish, subscription.track.layers),
+            paused=subscription.wish.paused,
+        )
+
+    def count_layers(self, track: Track) -> None:
+        """Tell the publisher's side which layers somebody wants, when that changed."""
+        if track.kind is not MediaKind.VIDEO or track.publication is None:
+            return
+        wanted = [
+            wanted_layer(s.wish, track.layers)
+            for s in self._subscriptions(track)
+            if not s.wish.paused
+        ]
+        followed = any(s.carried == track.id for s in self._compact_streams(MediaKind.VIDEO))
+        highest = max((*wanted, _TOP_LAYER if followed else -1))
+        if highest != track.highest_wanted:
+            track.highest_wanted = highest
+            self._emit(
+                protocol.LayersWanted(session=track.session, track=track.id, highest=highest)
+            )
+
+    # --- followers
+
+    def follow(self) -> None:
+        """Point every compact stream at what it should carry now."""
+        self._followed = self._voices.dominant
+        speaker = self.tracks.get(self._voices.dominant)
+        for session in self.sessions.values():
+            for kind, stream in session.compact_streams():
+                before = stream.carried
+                candidates = [t for t in session.followable(self.tracks.values()) if t.kind is kind]
+                chosen = choose(before, candidates, speaker.session if speaker else "")
+                self._carry(stream, chosen)
+                self._set_layer(stream, _TOP_LAYER, paused=False)
+                if kind is MediaKind.VIDEO and before != stream.carried:
+                    for changed in (self.tracks.get(before), chosen):
+                        if changed is not None:
+                            self.count_layers(changed)
+
+    # --- inside
+
+    def _subscriptions(self, track: Track) -> Iterator[Subscription]:
+        for session in self.sessions.values():
+            subscription = session.subscriptions.get(track.id)
+            if subscription is not None and not session.is_compact:
+                yield subscription
+
+    def _compact_streams(self, kind: MediaKind) -> Iterator[Stream]:
+        for session in self.sessions.values():
+            for stream_kind, stream in session.compact_streams():
+                if stream_kind is kind:
+                    yield stream
+
+    def _carry(self, stream: Stream, track: Track | None) -> None:
+        if stream.subscription is None:
+            return
+        publication = track.publication if track is not None else None
+        carried = (
+            f"{track.id} {publication}" if track is not None and publication is not None else ""
+        )
+        if carried != stream.source:
+            stream.source = carried
+            self._plane.set_source(stream.subscription, publication)
+        stream.carried = track.id if track is not None and publication is not None else ""
+
+    def _set_layer(self, stream: Stream, max_layer: int, *, paused: bool) -> None:
+        if stream.subscription is None or (stream.max_layer, stream.paused) == (max_layer, paused):
+            return
+        stream.max_layer, stream.paused = max_layer, paused
+        self._plane.set_layer(stream.subscription, max_layer=max_layer, paused=paused)
+
+
+def choose(current: str, candidates: list[Track], speaker_session: str) -> Track | None:
+    """The track a compact stream carries next."""
+    available = [t for t in candidates if t.publication is not None]
+    spoken = next((t for t in available if t.session == speaker_session), None)
+    kept = next((t for t in available if t.id == current), None)
+    heard = next((t for t in available if t.is_live), None)
+    return spoken or kept or heard or next(iter(available), None)

@@ -1,0 +1,715 @@
+"""One peer: its negotiation in both directions, its tracks up, its streams down.
+
+RFC 8829, RFC 8842, RFC 8843 (bundle), RFC 8839 section 4.4 (restart); the profile says which of it a client
+family can do. Everything runs at once and in order: no method waits.
+Not here: codec choice (`sfu.negotiation`), one m-line (`sfu.lines`), who follows whom (`sfu.group`), the
+socket (`sfu.owner`).
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from sfu import negotiation, protocol
+from sfu.description import (
+    MAX_CANDIDATES,
+    Candidate,
+    Codec,
+    Description,
+    DescriptionType,
+    Downstream,
+    Extension,
+    Malformed,
+    MediaKind,
+    Profile,
+    Section,
+    Setup,
+    Wish,
+)
+from sfu.description import Transport as TransportDescription
+from sfu.dtls import Certificate
+from sfu.errors import ChannelGone, Refused, UnknownTrack
+from sfu.group import Group
+from sfu.lines import Line
+from sfu.plane import Plane
+from sfu.states import Happening, Life, Turn, Word, live, turn
+from sfu.tracks import Stream, Subscription, Track, new_cname
+from sfu.transport import Transport
+
+log = logging.getLogger(__name__)
+
+_DEFAULT_MESSAGE_BYTES: Final = 65_536
+_MEDIA: Final = (MediaKind.AUDIO, MediaKind.VIDEO)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every session of a worker shares."""
+
+    plane: Plane
+    certificate: Certificate
+    candidates: tuple[Candidate, ...]
+    emit: Callable[[protocol.Event], None]
+    backlog_bytes: Callable[[str], int]
+    ended: Callable[["Session"], None]  # the session is over, not by a command
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the answer to one offered section will be."""
+
+    section: Section
+    codecs: tuple[Codec, ...]
+    extensions: tuple[Extension, ...]
+    is_rejected: bool
+
+
+class Session:
+    """One peer connection, or one Jingle session."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        group: Group,
+        name: str,
+        profile: Profile,
+        media: tuple[MediaKind, ...],
+    ) -> None:
+        self.name: Final = name
+        self.group: Final = group
+        self.profile: Final = profile
+        self.life = Life.NEW
+        self.cname: Final = new_cname()
+        self.tracks: dict[str, Track] = {}
+        self.subscriptions: dict[str, Subscription] = {}
+        self._around: Final = around
+        self._media: Final = media
+        self._turn = Turn.STABLE
+        self._numbers = negotiation.Numbers()
+        self._lines: dict[str, Line] = {}
+        self._bundled: Transport | None = None
+        self._offered_codecs: dict[str, tuple[Codec, ...]] = {}  # of our outstanding offer, by mid
+        self._is_restart_wanted = False
+        self._is_dirty = False  # something changed since our last offer
+        self._peer_offers = False
+        self._has_chosen = False  # a compact session that once subscribed follows only that
+        self._limits: protocol.Limits | None = None
+
+    # --- negotiation: the peer offers
+
+    def offer(self, offered: Description) -> Description:
+        """Our answer. Raises `Malformed` or `Refused` and then nothing has changed."""
+        next_turn = turn(self._turn, Word.OFFER)
+        if offered.kind is not DescriptionType.OFFER:
+            raise Malformed("not an offer")
+        negotiation.check(offered)
+        numbers = self._numbers.copy()
+        plans = [self._plan(section, numbers) for section in offered.sections]
+        if all(p.is_rejected for p in plans) and not all(s.rejected for s in offered.sections):
+            raise Refused("nothing in common")
+        remotes = self._remotes(plans, offered.bundle)
+
+        self._turn, self._numbers, self._peer_offers = next_turn, numbers, True
+        lines = [self._line_of(plan, offered.bundle) for plan in plans]
+        for mid, remote in remotes.items():
+            self._hear_offered_transport(self._lines[mid].transport, remote)
+        for line, plan in zip(lines, plans, strict=True):
+            self._agree(line, plan.section, plan.codecs, plan.section.codecs, plan.extensions)
+        self._bind_all()
+        self._place(lines, may_grow=False)
+        self._is_restart_wanted = self._is_dirty = False
+        self._happen(Happening.DESCRIBED)
+        self._check_up()
+        self._start_channels()
+        self._feed_all()
+        if self._missing() != (0, 0):
+            self._report_need()
+        return self._describe(DescriptionType.ANSWER, lines, offered.bundle)
+
+    def _plan(self, section: Section, numbers: negotiation.Numbers) -> _Plan:
+        known = self._lines.get(section.mid)
+        if known is not None and known.kind is not section.kind:
+            raise Malformed("a section changed its kind")
+        if section.rejected:
+            return _Plan(section, (), (), is_rejected=True)
+        if section.kind is MediaKind.APPLICATION:
+            return _Plan(section, (), (), is_rejected=section.sctp_port is None)
+        codecs = numbers.answer_codecs(self.profile, section)
+        if not negotiation.has_media(codecs):
+            return _Plan(section, (), (), is_rejected=True)
+        return _Plan(section, codecs, numbers.answer_extensions(self.profile, section), False)
+
+    def _remotes(
+        self, plans: list[_Plan], bundle: tuple[str, ...]
+    ) -> dict[str, TransportDescription]:
+        """One mid per transport, and what the peer says about it; validated."""
+        used = [p.section for p in plans if not p.is_rejected]
+        if not self.profile.bundle:
+            bundle = ()
+        tagged = next((s for s in used if s.mid in bundle), None)
+        chosen = [s for s in used if s.mid not in bundle]
+        if tagged is not None:
+            chosen.append(tagged)
+        for section in chosen:
+            negotiation.check_transport(section)
+            line = self._lines.get(section.mid)
+            if line is not None and not line.transport.is_same_peer(section.transport):
+                raise Refused("another certificate on a running transport")
+        return {section.mid: section.transport for section in chosen}
+
+    def _line_of(self, plan: _Plan, bundle: tuple[str, ...]) -> Line:
+        section = plan.section
+        line = self._lines.get(section.mid)
+        if line is None:
+            shared = self.profile.bundle and section.mid in bundle
+            # A section that will never run needs no transport of its own.
+            shared = shared or (plan.is_rejected and self._bundled is not None)
+            line = self._add_line(section.mid, section.kind, shared=shared, ours=False)
+        line.is_rejected = plan.is_rejected
+        return line
+
+    def _hear_offered_transport(self, transport: Transport, remote: TransportDescription) -> None:
+        if transport.is_restart(remote) or (self._is_restart_wanted and transport.has_remote):
+            transport.restart()
+        transport.set_remote(remote)
+        if not transport.has_role:
+            answer = negotiation.answered_setup(remote.setup)
+            transport.set_role(is_client=answer is Setup.ACTIVE)
+
+    # --- negotiation: we offer
+
+    def make_offer(self, *, restart_ice: bool) -> Description:
+        """An offer of everything this session should have now."""
+        next_turn = turn(self._turn, Word.MAKE_OFFER)
+        if self.profile.channels and not any(
+            line.kind is MediaKind.APPLICATION for line in self._lines.values()
+        ):
+            self._add_line(
+                self._new_mid(), MediaKind.APPLICATION, shared=self.profile.bundle, ours=True
+            )
+        for kind in self._media if self.is_compact else ():
+            if not any(line.kind is kind for line in self._lines.values()):
+                self._add_line(self._new_mid(), kind, shared=self.profile.bundle, ours=True)
+        lines = list(self._lines.values())
+        self._place(lines, may_grow=True)
+        if not self._lines:
+            raise Refused("nothing to offer")
+        if restart_ice or self._is_restart_wanted:
+            for transport in self._transports():
+                if transport.has_remote:
+                    transport.restart()
+        self._turn, self._is_restart_wanted, self._is_dirty = next_turn, False, False
+        self._offered_codecs.clear()
+        for line in self._lines.values():
+            if line.kind in _MEDIA and not line.is_rejected and not line.is_agreed:
+                line.receiving = self._numbers.offer_codecs(self.profile, line.kind)
+                line.extensions = self._numbers.offer_extensions(self.profile, line.kind)
+                self._open_down(line)
+        shared = tuple(
+            line.mid
+            for line in self._lines.values()
+            if line.transport is self._bundled and not line.is_rejected
+        )
+        return self._describe(DescriptionType.OFFER, list(self._lines.values()), shared)
+
+    def answer(self, answered: Description) -> None:
+        """The peer's answer to our last offer. Raises `Malformed` or `Refused`; the offer stays outstanding."""
+        next_turn = turn(self._turn, Word.ANSWER)
+        if answered.kind is not DescriptionType.ANSWER:
+            raise Malformed("not an answer")
+        negotiation.check(answered)
+        agreed: list[tuple[Line, Section, tuple[Codec, ...]]] = []
+        remotes: dict[Transport, TransportDescription] = {}
+        for section in answered.sections:
+            line = self._lines.get(section.mid)
+            if line is None or line.kind is not section.kind:
+                raise Malformed("answer to a section that was not offered")
+            codecs = negotiation.agreed_codecs(line.receiving, section.codecs)
+            agreed.append((line, section, codecs))
+            if section.rejected:
+                continue
+            known = remotes.get(line.transport)
+            if known is None:
+                negotiation.check_transport(section)
+                if not line.transport.is_same_peer(section.transport):
+                    raise Refused("another certificate on a running transport")
+                remotes[line.transport] = section.transport
+            elif section.transport.ufrag not in ("", known.ufrag):
+                raise Refused("the peer does not bundle")
+
+        self._turn, self._peer_offers = next_turn, False
+        for transport, remote in remotes.items():
+            transport.set_remote(remote)
+            transport.set_role(is_client=remote.setup is Setup.PASSIVE)
+        for line, section, codecs in agreed:
+            line.is_rejected = section.rejected or (
+                line.kind in _MEDIA and not negotiation.has_media(codecs)
+            )
+            extensions = negotiation.agreed_extensions(line.extensions, section.extensions)
+            self._agree(line, section, line.receiving, codecs, extensions)
+        self._bind_all()
+        self._happen(Happening.DESCRIBED)
+        self._check_up()
+        self._start_channels()
+        self._feed_all()
+        if self._is_dirty:
+            self._report_need()
+
+    # --- tracks up
+
+    def expect(self, command: protocol.Expect) -> None:
+        """An announced publication; also a change of its announcement."""
+        track = self.tracks.get(command.track)
+        if track is None:
+            track = Track(
+                id=command.track,
+                session=self.name,
+                kind=command.kind,
+                source=command.source,
+                match=command.match,
+                wanted_mid=command.mid,
+                layers=command.layers,
+                encrypted=command.encrypted,
+                cname=self.cname,
+            )
+            self.tracks[track.id] = track
+            self.group.add_track(track)
+        elif track.kind is not command.kind:
+            raise Refused("a track keeps its kind")
+        else:
+            track.match, track.wanted_mid = command.match, command.mid
+            track.layers, track.source = command.layers, command.source
+        self._bind_all()
+
+    def unexpect(self, track: Track) -> None:
+        """The publication ended."""
+        for line in self._lines.values():
+            if line.track is track:
+                line.drop_up()
+        self.tracks.pop(track.id, None)
+        self.group.remove_track(track)
+
+    def _bind_all(self) -> None:
+        """Match lines on which the peer sends with announced publications."""
+        for line in self._lines.values():
+            before = line.track
+            wanted = self._announced(line) if line.peer_sends else None
+            if before is not None and before is not wanted:
+                line.drop_up()
+                self._ended(before)
+            if wanted is None:
+                continue
+            for other in self._lines.values():
+                if other is not line and other.track is wanted:
+                    other.drop_up()  # the publisher moved it to another section
+            publication = wanted.publication
+            line.carry_up(wanted, self.group.number)
+            if wanted.publication != publication:
+                self.group.source_changed(wanted)
+
+    def _announced(self, line: Line) -> Track | None:
+        remote = line.remote
+        if remote is None:
+            return None
+        named = next((t for t in self.tracks.values() if t.fits(remote)), None)
+        if named is not None:
+            return named
+        if line.track is not None and line.track.id in self.tracks:
+            return line.track  # its msid may change after a track restart; the section stays
+        if not self.is_compact:
+            return None
+        bound = {other.track for other in self._lines.values() if other is not line}
+        return next(
+            (
+                t
+                for t in self.tracks.values()
+                if t.kind is line.kind and t.names_no_section and t not in bound
+            ),
+            None,
+        )
+
+    def _ended(self, track: Track) -> None:
+        ended = track.silenced()
+        if ended is not None:
+            self._around.emit(ended)
+        self.group.source_changed(track)
+
+    # --- streams down
+
+    @property
+    def is_compact(self) -> bool:
+        return self.profile.downstream is Downstream.COMPACT
+
+    def subscribe(self, command: protocol.Subscribe, track: Track) -> None:
+        """Forward a track here; repeating it changes the wish and the labels."""
+        if self.profile.downstream is Downstream.NONE:
+            raise Refused("this session only publishes")
+        if track.session == self.name:
+            raise Refused("a session does not receive its own track")
+        known = self.subscriptions.get(track.id)
+        if known is not None:
+            self.want(track, command.wish)
+            return
+        self.subscriptions[track.id] = Subscription(
+            session=self.name,
+            track=track,
+            wish=command.wish,
+            stream_label=command.stream_label,
+            track_label=command.track_label,
+            stream=Stream.new(track.kind, track.cname),
+        )
+        self._has_chosen = True
+        self._downstream_changed()
+        self.group.count_layers(track)
+
+    def unsubscribe(self, track: Track) -> None:
+        if track.id not in self.subscriptions:
+            return
+        self.lose(track)
+        self.group.count_layers(track)
+
+    def lose(self, track: Track) -> None:
+        """The track is gone for this subscriber."""
+        subscription = self.subscriptions.pop(track.id, None)
+        if subscription is None:
+            return
+        line = self._lines.get(subscription.mid)
+        if line is not None and line.subscription is subscription:
+            line.close_down()
+            line.subscription = None
+        self._downstream_changed()
+
+    def want(self, track: Track, wish: Wish) -> None:
+        subscription = self.subscriptions.get(track.id)
+        if subscription is None:
+            raise UnknownTrack(track.id)
+        subscription.wish = wish
+        if self.is_compact:
+            self.group.follow()
+        else:
+            self.group.feed(subscription)
+        self.group.count_layers(track)
+
+    def compact_streams(self) -> Iterator[tuple[MediaKind, Stream]]:
+        """The outgoing streams that follow the speaker."""
+        if self.is_compact:
+            for line in self._lines.values():
+                if line.stream is not None and line.stream.subscription is not None:
+                    yield line.kind, line.stream
+
+    def followable(self, tracks: Iterable[Track]) -> list[Track]:
+        """What a compact session may be shown."""
+        if self._has_chosen:
+            return [s.track for s in self.subscriptions.values() if not s.wish.paused]
+        return [t for t in tracks if t.session != self.name]
+
+    def _downstream_changed(self) -> None:
+        if self.is_compact:
+            self.group.follow()
+            return
+        self._is_dirty = True
+        if self._lines:
+            self._report_need()
+
+    def _place(self, lines: list[Line], *, may_grow: bool) -> None:
+        """Give every subscription a line; what finds none waits for more sections."""
+        if self.is_compact:
+            return
+        for line in lines:
+            current = line.subscription
+            if current is not None and not self._can_carry(line, may_grow):
+                line.close_down()
+                line.subscription, current.mid = None, ""
+        for subscription in self.subscriptions.values():
+            if subscription.mid:
+                continue
+            kind = subscription.track.kind
+            free = next(
+                (
+                    line
+                    for line in lines
+                    if line.kind is kind
+                    and line.subscription is None
+                    and self._can_carry(line, may_grow)
+                ),
+                None,
+            )
+            if free is None and may_grow:
+                free = self._add_line(self._new_mid(), kind, shared=self.profile.bundle, ours=True)
+                lines.append(free)
+            if free is not None:
+                free.subscription, subscription.mid = subscription, free.mid
+                self._open_down(free)
+
+    def _can_carry(self, line: Line, we_offer: bool) -> bool:
+        if line.is_rejected or line.kind not in _MEDIA:
+            return False
+        return line.peer_receives if not we_offer else line.creator_is_us or line.peer_receives
+
+    def _open_down(self, line: Line) -> None:
+        """Keep the engine's stream of a line in step with what was agreed."""
+        if line.subscription is not None:
+            line.open_down(line.subscription.stream)
+        elif self.is_compact and not line.is_rejected and self._may_send(line):
+            line.open_down(line.stream or Stream.new(line.kind, self.cname))
+        elif self.is_compact:
+            line.close_down()
+
+    def _feed_all(self) -> None:
+        for subscription in self.subscriptions.values():
+            if subscription.mid and not self.is_compact:
+                self.group.feed(subscription)
+        self.group.follow()
+
+    def _missing(self) -> tuple[int, int]:
+        """Audio and video subscriptions without a section, beyond what the peer's free sections hold."""
+        counts: list[int] = []
+        for kind in _MEDIA:
+            waiting = sum(
+                1 for s in self.subscriptions.values() if s.track.kind is kind and not s.mid
+            )
+            free = sum(
+                1
+                for line in self._lines.values()
+                if line.kind is kind and line.subscription is None and line.peer_receives
+            )
+            counts.append(max(0, waiting - free) if self._peer_offers else waiting)
+        return (0, 0) if self.is_compact else (counts[0], counts[1])
+
+    def _report_need(self) -> None:
+        audios, videos = self._missing()
+        self._around.emit(
+            protocol.NegotiationNeeded(
+                session=self.name, audios=audios, videos=videos, changed=True
+            )
+        )
+
+    # --- the rest of the commands
+
+    def note_candidates(self, command: protocol.Candidates) -> None:
+        """We never send to a named address (S18): the peer's checks tell where it is."""
+        if len(command.candidates) > MAX_CANDIDATES:
+            raise Malformed("too many candidates")
+
+    def restart_ice(self) -> None:
+        self._is_restart_wanted = True
+        self._report_need()
+
+    def limit(self, limits: protocol.Limits) -> None:
+        self._limits = limits
+        for transport in self._transports():
+            self._set_limit(transport)
+
+    def send(self, channel: str, data: bytes, *, binary: bool) -> None:
+        for transport in self._transports():
+            if transport.channels is not None:
+                transport.channels.send(channel, data, binary=binary)
+                return
+        raise ChannelGone(channel)
+
+    def close(self) -> None:
+        """Take everything down. Idempotent; tells nobody."""
+        if self.life is Life.CLOSED:
+            return
+        self._happen(Happening.OVER)
+        for transport in self._transports():
+            transport.close()
+        self._lines.clear()
+        for track in tuple(self.tracks.values()):
+            track.publication = None
+            self.group.remove_track(track)
+        for subscription in tuple(self.subscriptions.values()):
+            self.subscriptions.pop(subscription.track.id)
+            self.group.count_layers(subscription.track)
+
+    def announce(self) -> None:
+        """Say again what a new owner cannot read from a snapshot."""
+        for transport in self._transports():
+            if transport.channels is not None:
+                for label in transport.channels.open_labels():
+                    self.channel_opened(label)
+        if self._is_dirty or self._missing() != (0, 0):
+            self._report_need()
+        for track in self.tracks.values():
+            track.highest_wanted = None
+            self.group.count_layers(track)
+
+    def state(self) -> protocol.SessionState:
+        return protocol.SessionState(
+            session=self.name, group=self.group.name, state=self.life.value
+        )
+
+    def transport_handles(self) -> tuple[int, ...]:
+        return tuple(t.handle for t in self._transports())
+
+    def transport(self, handle: int) -> Transport | None:
+        return next((t for t in self._transports() if t.handle == handle), None)
+
+    # --- engine events
+
+    def silent(self, transport: Transport) -> None:
+        transport.is_silent = True
+        self._happen(Happening.SILENT)
+
+    def heard(self, transport: Transport) -> None:
+        transport.is_silent = False
+        if not any(t.is_silent for t in self._transports()):
+            self._happen(Happening.HEARD)
+
+    def over(self, reason: str) -> None:
+        """The session ended by itself."""
+        if self.life is Life.CLOSED:
+            return
+        self.close()
+        self._around.emit(protocol.Closed(session=self.name, reason=reason))
+        self._around.ended(self)
+
+    # --- what transports report (sfu.transport.TransportListener)
+
+    def transport_up(self, transport: Transport) -> None:
+        self._check_up()
+
+    def transport_over(self, transport: Transport, reason: str) -> None:
+        self.over(reason)
+
+    def channel_opened(self, channel: str) -> None:
+        self._around.emit(protocol.ChannelOpened(session=self.name, channel=channel))
+
+    def channel_closed(self, channel: str) -> None:
+        if self.life is not Life.CLOSED:
+            self._around.emit(protocol.ChannelClosed(session=self.name, channel=channel))
+
+    def message(self, channel: str, data: bytes, binary: bool) -> None:
+        self._around.emit(
+            protocol.Message(session=self.name, channel=channel, data=data, binary=binary)
+        )
+
+    def backlog_bytes(self) -> int:
+        return self._around.backlog_bytes(self.name)
+
+    # --- inside
+
+    def _check_up(self) -> None:
+        """DTLS may be faster than the answer that says with whom, so both ends of the race look here."""
+        transports = self._used_transports()
+        if self.life is Life.CONNECTING and transports and all(t.is_up for t in transports):
+            self._happen(Happening.UP)
+
+    def _happen(self, happening: Happening) -> None:
+        before, self.life = self.life, live(self.life, happening)
+        if self.life is before:
+            return
+        if self.life is Life.CONNECTED:
+            self._around.emit(protocol.Connected(session=self.name))
+        elif self.life is Life.DISCONNECTED:
+            self._around.emit(protocol.Disconnected(session=self.name))
+
+    def _transports(self) -> list[Transport]:
+        return list(dict.fromkeys(line.transport for line in self._lines.values()))
+
+    def _used_transports(self) -> list[Transport]:
+        return list(
+            dict.fromkeys(
+                line.transport
+                for line in self._lines.values()
+                if not line.is_rejected and line.is_agreed
+            )
+        )
+
+    def _add_line(self, mid: str, kind: MediaKind, *, shared: bool, ours: bool) -> Line:
+        transport = self._bundled if shared else None
+        if transport is None:
+            transport = Transport(
+                self._around.plane, self._around.certificate, self, offered_by_us=ours
+            )
+            self._set_limit(transport)
+            if shared:
+                self._bundled = transport
+        line = Line(self._around.plane, mid, kind, transport, creator_is_us=ours)
+        self._lines[mid] = line
+        return line
+
+    def _set_limit(self, transport: Transport) -> None:
+        if self._limits is not None:
+            self._around.plane.set_ingress_limit(
+                transport.handle,
+                bits_per_s=self._limits.ingress_bps,
+                packets_per_s=self._limits.ingress_pps,
+            )
+
+    def _new_mid(self) -> str:
+        number = len(self._lines)
+        while str(number) in self._lines:
+            number += 1
+        return str(number)
+
+    def _agree(
+        self,
+        line: Line,
+        section: Section,
+        receiving: tuple[Codec, ...],
+        sent: tuple[Codec, ...],
+        extensions: tuple[Extension, ...],
+    ) -> None:
+        """Both sides have described the line."""
+        line.remote = section
+        line.is_agreed = True
+        if line.is_rejected:
+            line.close_down()
+            if line.subscription is not None:
+                line.subscription.mid = ""
+                line.subscription = None
+                self._is_dirty = True
+            return
+        line.receiving, line.extensions = receiving, extensions
+        line.sending = negotiation.agreed_codecs(receiving, sent)
+        self._open_down(line)
+
+    def _start_channels(self) -> None:
+        for line in self._lines.values():
+            remote = line.remote
+            if line.kind is MediaKind.APPLICATION and not line.is_rejected and remote is not None:
+                line.transport.use_sctp(
+                    remote.sctp_port or 0, _message_cap(remote), self.profile.channels
+                )
+
+    def _describe(
+        self, kind: DescriptionType, lines: list[Line], bundle: tuple[str, ...]
+    ) -> Description:
+        is_offer = kind is DescriptionType.OFFER
+        sections: list[Section] = []
+        for line in lines:
+            setup = Setup.ACTPASS if is_offer else line.transport.setup
+            transport = line.transport.describe(
+                setup, self._around.candidates, ice_lite=self.profile.ice_lite
+            )
+            receives = line.peer_sends or (is_offer and self._asks_for(line))
+            sections.append(
+                line.write(
+                    transport,
+                    line.receiving,
+                    sends=line.subscription is not None
+                    or (self.is_compact and self._may_send(line)),
+                    receives=receives,
+                )
+            )
+        live_mids = {line.mid for line in lines if not line.is_rejected}
+        shared = {line.mid for line in lines if line.transport is self._bundled}
+        return Description(
+            kind=kind,
+            sections=tuple(sections),
+            bundle=tuple(mid for mid in bundle if mid in live_mids & shared),
+        )
+
+    def _asks_for(self, line: Line) -> bool:
+        """Whether our offer asks the peer to send on a line it has not described yet."""
+        return self.is_compact and line.remote is None
+
+    def _may_send(self, line: Line) -> bool:
+        return line.kind in _MEDIA and (line.remote is None or line.peer_receives)
+
+
+def _message_cap(section: Section) -> int:
+    """Largest message the peer takes; absent means 64 KiB, 0 any size (RFC 8841 section 6)."""
+    return _DEFAULT_MESSAGE_BYTES if section.max_message_size is None else section.max_message_size
