@@ -7,6 +7,7 @@ import asyncio
 import logging
 import random
 import secrets
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -23,12 +24,13 @@ from bridge.gateways.matrix.memberships import Memberships
 from bridge.gateways.matrix.names import Namespace
 from bridge.gateways.matrix.outbound import Outbound, rooms_of
 from bridge.gateways.matrix.proof import Proof
-from bridge.gateways.matrix.rooms import Rooms
+from bridge.gateways.matrix.rooms import Fresh, Rooms
 from bridge.gateways.matrix.statestore import KvStateStore
 
 log = logging.getLogger(__name__)
 
 BOT_NAME: Final = "Parley"
+TELL_AGAIN_S: Final = 3_600.0  # how often a room hears that it lacks a permission
 PING_S: Final = 60.0  # also what `status` rests on when nothing else is said
 AWAY_S: Final = (1.0, 2.0, 5.0, 5.0)  # a homeserver that is back is noticed <= 5 s later (R1)
 
@@ -44,6 +46,7 @@ class MatrixGateway:
         if settings is None:
             raise ValueError("the matrix gateway needs the section `matrix`")
         self._context, self._settings = context, settings
+        self._told: Fresh[str, bool] = Fresh(TELL_AGAIN_S, time.monotonic)
         own = Namespace(settings.server_name, settings.ghost_prefix, settings.bot)
         self._own = own
         self._link = Link(
@@ -159,6 +162,9 @@ class MatrixGateway:
                     log.warning("bot not in a bound room: invite it", extra={"why": str(why)})
 
     def _cannot_show(self, room: str) -> None:
+        if self._told.get(room):
+            return
+        self._told.put(room, True)
         self._outbound.notice(
             room,
             "Somebody from another network is in the call, but this room does not let me show them. "

@@ -189,9 +189,9 @@ def device_of(leg: LegId) -> str:
     return "P" + base64.b32encode(digest)[:12].decode()
 
 
-def room_alias(room_id: str) -> str:
+def room_alias(room_id: str, slot: str = SLOT) -> str:
     """LiveKit room name of a Matrix room's call: hash of room and slot (MSC4195)."""
-    text = json.dumps([room_id, SLOT], separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps([room_id, slot], separators=(",", ":"), ensure_ascii=False)
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
 
 

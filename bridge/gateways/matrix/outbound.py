@@ -33,7 +33,7 @@ from bridge.gateways.matrix.names import Namespace, clean_name
 
 log = logging.getLogger(__name__)
 
-MAX_QUEUED: Final = 10_000  # events; beyond it the view is read anew instead
+MAX_QUEUED: Final = 10_000  # commands' worth of events; beyond it the view is read anew instead
 MAX_NOTICES: Final = 200
 NOTICE_TRIES: Final = 4
 LOOK_BACK: Final = 50  # own events read before a line is sent a second time
@@ -55,20 +55,21 @@ class Outbound:
     ) -> None:
         self._context, self._link, self._own = context, link, own
         self._ghosts, self._memberships = ghosts, memberships
-        self._events: asyncio.Queue[tuple[ConferenceRecord, Event]] = asyncio.Queue(MAX_QUEUED)
+        self._events: asyncio.Queue[tuple[ConferenceRecord, tuple[Event, ...]]] = asyncio.Queue(
+            MAX_QUEUED
+        )
         self._notices: asyncio.Queue[tuple[str, str, str]] = asyncio.Queue(MAX_NOTICES)
         self._overflowed = False
 
     # --- in ---------------------------------------------------------------------------------------------
 
     def notify(self, conference: ConferenceRecord, events: Sequence[Event]) -> None:
-        for event in events:
-            try:
-                self._events.put_nowait((conference, event))
-            except asyncio.QueueFull:
-                if not self._overflowed:
-                    log.error("matrix events overflow; the rooms will be reconciled")
-                self._overflowed = True
+        try:
+            self._events.put_nowait((conference, tuple(events)))
+        except asyncio.QueueFull:
+            if not self._overflowed:
+                log.error("matrix events overflow; the rooms will be reconciled")
+            self._overflowed = True
 
     def notice(self, room: str, text: str, key: str = "") -> None:
         """A short m.notice by the bot, best effort. The same key is sent once."""
@@ -86,8 +87,10 @@ class Outbound:
 
     async def _render(self) -> None:
         while True:
-            conference, event = await self._events.get()
-            self._apply(conference, event)
+            conference, events = await self._events.get()
+            for event in events:
+                self._apply(conference, event)
+            self._tell_mutes(conference, [e for e in events if isinstance(e, MuteRuled)])
             if self._overflowed and self._events.empty():
                 try:
                     await self.reconcile()
@@ -138,8 +141,6 @@ class Outbound:
                 self._memberships.release(
                     lambda seat: seat.conference == conference.id and seat.leg not in present
                 )
-            case MuteRuled():
-                self._tell_mute(conference, event)
             case _:
                 pass
 
@@ -150,11 +151,15 @@ class Outbound:
     def _release_leg(self, leg: LegId) -> None:
         self._memberships.release(lambda seat: seat.leg == leg)
 
-    def _tell_mute(self, conference: ConferenceRecord, event: MuteRuled) -> None:
-        what = "audio and video" if event.kind is None else event.kind.value
-        verb = "muted" if event.muted else "unmuted"
-        by = clean_name(event.by.name) or event.by.account.address
-        text = f"{self._name(conference, event.target)} was {verb} by {by} ({what})."
+    def _tell_mutes(self, conference: ConferenceRecord, rules: Sequence[MuteRuled]) -> None:
+        """What one command ruled is one sentence."""
+        if not rules:
+            return
+        first = rules[0]
+        what = " and ".join("all" if rule.kind is None else rule.kind.value for rule in rules)
+        verb = "muted" if first.muted else "unmuted"
+        by = clean_name(first.by.name) or first.by.account.address
+        text = f"{self._name(conference, first.target)} was {verb} by {by} ({what})."
         for room in rooms_of(conference):
             self.notice(room, text)
 
