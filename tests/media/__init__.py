@@ -1,0 +1,1 @@
+"""The adapter to the worker, over a worker made of dictionaries."""
