@@ -1,0 +1,143 @@
+"""Which LiveKit legs are here, and telling them what happens in their conference (outbound).
+
+Not here: one leg's life (`device`), the messages (`wire`), the truth about who is in (`Context.view`).
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from livekit.protocol import rtc
+
+from bridge.conference.events import (
+    Event,
+    Joined,
+    Left,
+    Leg,
+    LegChanged,
+    Said,
+    TrackMuted,
+    TrackPublished,
+    TrackUnpublished,
+)
+from bridge.conference.ids import ConferenceId, LegId
+from bridge.conference.ports import ConferenceRecord
+from bridge.gateway import Context
+from bridge.gateways.livekit import wire
+
+if TYPE_CHECKING:
+    from bridge.gateways.livekit.device import Device
+
+
+class Rooms:
+    """Devices by leg and by conference."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._devices: dict[LegId, Device] = {}
+        self._rooms: dict[ConferenceId, dict[LegId, Device]] = {}
+
+    def add(self, device: "Device") -> None:
+        self._devices[device.leg_id] = device
+        self._rooms.setdefault(device.conference.id, {})[device.leg_id] = device
+
+    def remove(self, device: "Device") -> None:
+        self._devices.pop(device.leg_id, None)
+        room = self._rooms.get(device.conference.id, {})
+        room.pop(device.leg_id, None)
+        if not room:
+            self._rooms.pop(device.conference.id, None)
+
+    def get(self, leg: LegId) -> "Device | None":
+        return self._devices.get(leg)
+
+    def all(self) -> Sequence["Device"]:
+        return tuple(self._devices.values())
+
+    def of(self, conference: ConferenceId) -> Sequence["Device"]:
+        return tuple(self._rooms.get(conference, {}).values())
+
+    def legs(self, conference: ConferenceId) -> Sequence[Leg]:
+        return self._context.view(conference)
+
+    def extras(self, leg: LegId) -> wire.Extras | None:
+        device = self._devices.get(leg)
+        return None if device is None else device.extras
+
+    def notify(self, record: ConferenceRecord, events: Iterable[Event]) -> None:
+        devices = self.of(record.id)
+        if not devices:
+            return
+        is_counted = False
+        for event in events:
+            match event:
+                case Joined() | LegChanged() | TrackPublished() | TrackUnpublished():
+                    self._tell(devices, event.leg)
+                    if isinstance(event, TrackUnpublished):
+                        self._untrack(event)
+                case TrackMuted():
+                    self._tell(devices, event.leg)
+                    self._hold(event)
+                case Left():
+                    self._part(devices, event)
+                case Said():
+                    self._say(devices, record, event)
+                case _:
+                    continue
+            is_counted = is_counted or not isinstance(event, LegChanged | TrackMuted | Said)
+        if is_counted:
+            self._count(record)
+
+    def tell_of(self, leg: Leg) -> None:
+        """Something that only we know of this leg changed."""
+        device = self._devices.get(leg.id)
+        if device is not None:
+            self._tell(self.of(device.conference.id), leg)
+
+    def seen(self, tracks: set[str], conference: ConferenceId) -> None:
+        """Somebody was offered these tracks: their publishers hear it, once."""
+        for leg in self.legs(conference):
+            device = self._devices.get(leg.id)
+            if device is not None:
+                device.is_seen({track.id for track in leg.tracks} & tracks)
+
+    def _tell(self, devices: Sequence["Device"], leg: Leg) -> None:
+        info = wire.participant_info(leg, self.extras(leg.id))
+        for device in devices:
+            if device.leg_id == leg.id:
+                own = wire.participant_info(leg, device.extras, to_itself=True)
+                device.update((own,))
+            elif not leg.hidden:
+                device.update((info,))
+
+    def _part(self, devices: Sequence["Device"], event: Left) -> None:
+        gone = wire.departed_info(event.leg, event.reason, self.extras(event.leg.id))
+        for device in devices:
+            if device.leg_id == event.leg.id:
+                device.parted(event.reason)
+            elif not event.leg.hidden:
+                device.update((gone,))
+
+    def _hold(self, event: TrackMuted) -> None:
+        """A moderator mutes: the publisher's client stops sending. Lifting it is its own decision."""
+        device = self._devices.get(event.leg.id)
+        if device is not None and event.track.forced and event.by is not None:
+            mute = rtc.MuteTrackRequest(sid=event.track.id, muted=True)
+            device.send(rtc.SignalResponse(mute=mute))
+
+    def _untrack(self, event: TrackUnpublished) -> None:
+        device = self._devices.get(event.leg.id)
+        if device is not None:
+            device.unpublished(event.track.id)
+
+    def _say(self, devices: Sequence["Device"], record: ConferenceRecord, said: Said) -> None:
+        mine = [leg for leg in self.legs(record.id) if leg.account == said.by.account]
+        author = next((leg for leg in mine if not leg.hidden), None)
+        identity = said.by.account.address if author is None else str(author.identity)
+        for device in devices:
+            device.hear(said, identity)
+
+    def _count(self, record: ConferenceRecord) -> None:
+        room = wire.room_info(record, self.legs(record.id))
+        message = rtc.SignalResponse(room_update=rtc.RoomUpdate(room=room))
+        for device in self.of(record.id):
+            device.send_latest("room", message)
