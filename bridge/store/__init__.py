@@ -5,6 +5,6 @@
 Not here: the schema's history (`migrations/`), who may do what (`bridge.conference`), ephemeral state.
 """
 
-from bridge.store.stores import Stores, open_store
+from bridge.store.stores import Stores, open_directory, open_store
 
-__all__ = ["Stores", "open_store"]
+__all__ = ["Stores", "open_directory", "open_store"]

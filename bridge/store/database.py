@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from pathlib import Path
 from typing import Any, Final
 
+import asyncpg
 from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -125,11 +126,20 @@ async def _translated() -> AsyncIterator[None]:
         # A conference that is not in SQL, a key used twice, a wrong statement: ours, and no retry heals it.
         raise IllegalTransition(f"database: {why.orig}") from why
     except DBAPIError as why:
-        raise Unavailable(f"database: {type(why.orig).__name__}") from why
+        raise Unavailable(f"database: {_first_line(why.orig)}") from why
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as why:
+        # While connecting (wrong password, no such database, starting up) nobody wraps them.
+        raise Unavailable(f"database: {_first_line(why)}") from why
     except (PoolTimeout, TimeoutError) as why:
         raise Unavailable("database: no answer in time") from why
     except OSError as why:
         raise Unavailable(f"database: {why.strerror or type(why).__name__}") from why
+
+
+def _first_line(why: object) -> str:
+    """The driver's sentence: it names users and files, never passwords or parameters."""
+    text = str(why).partition("\n")[0]
+    return text.rpartition(">: ")[2] or type(why).__name__
 
 
 class ProcessLock:

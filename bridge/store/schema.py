@@ -13,6 +13,7 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -76,7 +77,12 @@ async def _run(url: str, action: Callable[[AlembicConfig], Any]) -> tuple[str | 
     try:
         async with database.write() as db:
             before = await _current(db)
-            await db.run_sync(apply)
+            try:
+                await db.run_sync(apply)
+            except CommandError as why:
+                raise Refused(
+                    f"the database is at revision {before or 'none'} and this parley knows no way from there: {why}"
+                ) from why
             return before, await _current(db)
     finally:
         await database.close()

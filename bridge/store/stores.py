@@ -3,6 +3,8 @@
 Not here: SQL (one module per aggregate), engine and locking (`database`).
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -84,6 +86,17 @@ async def open_store(config: Config) -> Stores:
         _database=database,
         _lock=lock,
     )
+
+
+@asynccontextmanager
+async def open_directory(config: Config) -> AsyncIterator[SqlDirectory]:
+    """The directory alone, for command-line verbs that only read, also while a parley runs."""
+    database = Database(make_engine(config.database.url))
+    try:
+        await require_head(database)
+        yield SqlDirectory(database)
+    finally:
+        await database.close()
 
 
 async def _clean(database: Database) -> None:

@@ -1,0 +1,5 @@
+"""`python -m bridge` is `parley`."""
+
+from bridge.cli import main
+
+main()
