@@ -37,19 +37,19 @@ async def serve(
     if handle_signals:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-    await owners.open(plane.port)
-    loop.add_reader(plane.event_fd, worker.take_engine_events)
-    log.info("worker listens", extra={"port": plane.port})
     try:
+        await owners.open(plane.port)
+        loop.add_reader(plane.event_fd, worker.take_engine_events)
+        log.info("worker listens", extra={"port": plane.port})
         async with asyncio.TaskGroup() as tasks:
             clock = tasks.create_task(_tick(worker), name="tick")
             watch = tasks.create_task(_watch(owners, stop, orphan_s), name="orphan-watch")
             await stop.wait()  # the worker's whole life; no timeout
-            worker.drain()
-            await owners.close()
             clock.cancel()
             watch.cancel()
     finally:
+        worker.drain()
+        await owners.close()
         loop.remove_reader(plane.event_fd)
         plane.close()
         log.info("worker ended")

@@ -1,5 +1,6 @@
 """A data plane that records what it is asked, and profiles and descriptions to ask with."""
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 
@@ -62,7 +63,11 @@ def section(
     codecs: tuple[Codec, ...] | None = None,
     over: Transport | None = None,
     rids: tuple[str, ...] = (),
-    extensions: tuple[Extension, ...] = (Extension(4, MID), Extension(10, RID), Extension(1, LEVEL)),
+    extensions: tuple[Extension, ...] = (
+        Extension(4, MID),
+        Extension(10, RID),
+        Extension(1, LEVEL),
+    ),
 ) -> Section:
     if codecs is None:
         codecs = (OPUS,) if kind is MediaKind.AUDIO else (VP8, RTX)
@@ -117,10 +122,8 @@ class FakePlane:
         os.eventfd_write(self.event_fd, 1)
 
     def poll(self) -> list[tuple[str, int, object]]:
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.event_fd)
-        except BlockingIOError:
-            pass
         taken, self.events = self.events, []
         return taken
 
