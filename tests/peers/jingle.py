@@ -664,7 +664,7 @@ async def _answer(client: Client, ask: dict[str, Any]) -> Any:
             await client.call(ask["focus"], by_message=by_message, video=video)
         case "mute" | "unmute" as do:
             await client.set_muted(do == "mute")
-        case "tone":  # speak up or be still without saying so on the wire
+        case "speak":  # speak up or be still without saying so on the wire
             client.tone.is_muted = not ask["on"]
         case "hang_up":
             await client.hang_up()

@@ -147,3 +147,22 @@ def plain_token(stack: Stack, identity: str, name: str, room: str) -> str:
         .with_grants(api.VideoGrants(room_join=True, room=room))
         .to_jwt()
     )
+
+
+def jingle_arguments(
+    stack: Stack, user: str, look: Look, *, call: bool = False, plain: bool = False
+) -> list[str]:
+    """`user` must be registered with the demonstration's password; it joins the MUC under its name."""
+    red, green, blue = look.rgb
+    server = stack.prosody
+    arguments = [
+        *("--jid", f"{user}@{server.domain}", "--password", "parley-demo"),
+        *("--port", str(server.c2s_port), "--ca", str(server.ca)),
+        *("--muc", stack.muc, "--nick", user.title()),
+        *("--tone-hz", str(look.tone_hz), "--rgb", f"{red},{green},{blue}"),
+    ]
+    if plain:
+        arguments.append("--plain")
+    if call:
+        arguments += ["--call", stack.focus]
+    return arguments
