@@ -157,12 +157,13 @@ class Proof:
             return Base(_https(server), trusted=False)
         known = self._bases.get(name)
         if known is None:
-            known = Base(_https(await self._delegated(server)), trusted=False)
-            self._bases.put(name, known)
+            delegated, keep_s = await self._delegated(server)
+            known = Base(_https(delegated), trusted=False)
+            self._bases.put(name, known, keep_s)
         return known
 
-    async def _delegated(self, server: ServerName) -> ServerName:
-        """Whom `.well-known/matrix/server` names; the server itself when it names nobody usable."""
+    async def _delegated(self, server: ServerName) -> tuple[ServerName, float]:
+        """Whom `.well-known/matrix/server` names, else the server itself; and how long to believe that."""
         try:
             found = await self._fetch.get(
                 f"https://{server.host}/.well-known/matrix/server",
@@ -170,12 +171,14 @@ class Proof:
                 timeout_s=self._prove_s / 2,
                 allow_private=self._allow_private,
             )
-            if found.status != 200:
-                return server
-            named = _object(found.body).get("m.server")
-            return parse_server_name(named) if isinstance(named, str) else server
-        except (Refused, Unavailable, Malformed):
-            return server
+            named = _object(found.body).get("m.server") if found.status == 200 else None
+            if isinstance(named, str):
+                return parse_server_name(named), DISCOVERY_S
+        except Unavailable:
+            return server, CACHE_S
+        except (Refused, Malformed):
+            pass
+        return server, DISCOVERY_S
 
 
 def _https(server: ServerName) -> str:
