@@ -4,13 +4,33 @@
 
 use crate::id::{GroupId, PublicationId, SubscriptionId, TransportId};
 
+mod cache;
+mod clock;
+mod control;
 mod error;
+pub mod keyframe;
+mod layers;
+mod levels;
+mod packet;
+mod publication;
+mod receive;
+mod reports;
 mod router;
+pub mod rtcp;
+pub mod rtp;
 mod statistics;
+mod subscription;
+pub mod twcc;
+pub mod vp8;
+
+#[cfg(test)]
+mod tests;
 
 pub use error::Error;
 pub use router::Router;
-pub use statistics::{PublicationStatistics, Statistics, SubscriptionStatistics};
+pub use statistics::{
+    PublicationStatistics, Statistics, SubscriptionStatistics, TransportStatistics,
+};
 
 /// Largest plaintext packet ever written, so that SRTP trailers still fit below 1,500 bytes.
 pub const MAX_PACKET_BYTES: usize = 1_460;

@@ -1,6 +1,6 @@
 //! Counters, copied out in one read; the names are those of `sfu/_engine.pyi`.
 
-use crate::id::{PublicationId, SubscriptionId};
+use crate::id::{PublicationId, SubscriptionId, TransportId};
 
 /// Counters of one publication, all layers together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,18 +36,33 @@ pub struct SubscriptionStatistics {
     pub plis: u64,
     /// Packets repeated.
     pub retransmitted: u64,
-    /// First sequence number sent, extended to 32 bits and more.
+    /// First sequence number sent, extended; 0 before the first packet.
     pub first_sequence: u64,
-    /// Latest sequence number sent, extended.
+    /// Latest sequence number sent, extended; 0 before the first packet.
     pub last_sequence: u64,
+}
+
+/// What the peer of a transport told us in RTCP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransportStatistics {
+    /// Round trip by its reports on our streams, microseconds; 0 = unknown.
+    pub rtt_us: u64,
+    /// Its latest REMB, bits per second; 0 = none.
+    pub remb_bps: u64,
+    /// Packets that its transport-cc feedback calls received.
+    pub feedback_received: u64,
+    /// Packets that its transport-cc feedback calls missing.
+    pub feedback_lost: u64,
 }
 
 /// All counters of a router.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Per publication, ordered by handle.
+    /// Per transport.
+    pub transports: Vec<(TransportId, TransportStatistics)>,
+    /// Per publication.
     pub publications: Vec<(PublicationId, PublicationStatistics)>,
-    /// Per subscription, ordered by handle.
+    /// Per subscription.
     pub subscriptions: Vec<(SubscriptionId, SubscriptionStatistics)>,
     /// Authenticated packets and compounds that did not parse.
     pub malformed: u64,
