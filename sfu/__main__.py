@@ -15,7 +15,7 @@ from pathlib import Path
 from sfu.lock import Locked, LockFile
 from sfu.native import NativePlane
 from sfu.process import serve
-from sfu.redact import Redaction
+from sfu.redact import FieldFormatter, Redaction
 
 EXIT_LOCKED = 3  # another worker holds the lock
 EXIT_PORT = 4  # the UDP port cannot be bound
@@ -55,11 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     options = arguments(sys.argv[1:] if argv is None else argv)
     handler = logging.StreamHandler()
     handler.addFilter(Redaction())
-    logging.basicConfig(
-        level=options.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        handlers=[handler],
-    )
+    handler.setFormatter(FieldFormatter())
+    logging.basicConfig(level=options.log_level.upper(), handlers=[handler])
+    logging.getLogger("aiortc").setLevel(logging.WARNING)  # its DEBUG is a line per packet
     log = logging.getLogger("sfu")
     try:
         lock = LockFile(options.lock)

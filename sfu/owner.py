@@ -128,7 +128,10 @@ class OwnerSocket:
             async with asyncio.timeout(HELLO_S):
                 hello = await self._frames.read(reader)
         except (TimeoutError, Malformed):
-            hello = None
+            _refuse(writer, "malformed")
+            return None
+        if hello is None:
+            return None  # somebody looked whether we listen
         if not isinstance(hello, protocol.Hello):
             _refuse(writer, "malformed")
             return None

@@ -71,6 +71,17 @@ class Redaction(logging.Filter):
         return True
 
 
+class FieldFormatter(logging.Formatter):
+    """One line per record, its `extra` fields behind the message."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the library's name
+        fields = [f"{k}={v}" for k, v in record.__dict__.items() if k not in _STANDARD]
+        return " ".join([super().formatMessage(record), *fields])
+
+
 _STANDARD: Final = frozenset(
     logging.LogRecord("", 0, "", 0, "", (), None).__dict__.keys()
     | {"message", "asctime", "taskName"}
