@@ -26,19 +26,6 @@ def _tell(line: str) -> None:
     print(f"  starting {line}", flush=True)
 
 
-async def _invitation(stack: Stack) -> str:
-    """As an operator makes one: `parley invite demo`."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "bridge", "invite", "-c", str(stack.parley.config_path), "demo"),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    out, _ = await asyncio.wait_for(process.communicate(), 20)
-    if process.returncode:
-        raise RuntimeError("parley invite failed")
-    return out.decode().split()[-1]
-
-
 async def _describe(stack: Stack, guest: str) -> str:
     ec = room_link(stack.element_call, stack.room, stack.synapse.server_name)
     return f"""
@@ -86,7 +73,7 @@ async def _run(unattended: bool) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with running_stack(ports=ports, folder=HOME, tell=_tell) as stack:
         await stack.prosody.register("bob", "parley-demo")
-        guest = await _invitation(stack)
+        guest = await stack.parley.invite("demo")
         print(f"Ready after {time.monotonic() - began:.1f} s.", flush=True)
         if unattended:
             return await check.run(stack)

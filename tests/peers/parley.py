@@ -160,6 +160,19 @@ class Parley:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker, signal.SIGKILL)
 
+    async def invite(self, slug: str) -> str:
+        """A guest link, made as an operator makes one: `parley invite <conference>`."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "bridge", "invite", "-c", str(self.config_path), slug),
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await asyncio.wait_for(process.communicate(), 30)
+        if process.returncode:
+            raise RuntimeError("parley invite failed")
+        return out.decode().split()[-1]
+
     def last_words(self, lines: int = 40) -> str:
         with contextlib.suppress(OSError):
             return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
