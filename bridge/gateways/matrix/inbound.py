@@ -11,7 +11,7 @@ import hashlib
 import logging
 from typing import Final
 
-from bridge.conference.commands import Leave, Remove, Say
+from bridge.conference.commands import Leave, Remove, Rename, Say
 from bridge.conference.errors import Malformed, Refused, Unavailable
 from bridge.conference.ids import Account, Actor, LeaveReason, Network, Place, Role
 from bridge.conference.ports import Cause, ConferenceRecord
@@ -169,6 +169,8 @@ class Inbound:
             await self._ghost(event, is_out=is_out)
         elif is_out:
             await self._gone(event)
+        elif event.membership == "join":
+            await self._renamed(event)
 
     async def _bot(self, event: wire.Member, *, is_out: bool) -> None:
         if is_out:
@@ -194,6 +196,20 @@ class Inbound:
             account = await self._ghosts.account(event.user)
             if account is not None:
                 await self._remove(event, account)
+
+    async def _renamed(self, event: wire.Member) -> None:
+        """Somebody in the call has a new name or avatar in this room."""
+        conference = await self._commands.conference_of(event.room)
+        if conference is None:
+            return
+        account = Account(Network.MATRIX, event.user)
+        legs = [leg for leg in self._context.view(conference.id) if leg.account == account]
+        if not legs:
+            return
+        shown = await self._rooms.person(event.room, event.user)  # now, not as of an old event
+        if any((leg.name, leg.avatar) != (shown.name, shown.avatar) for leg in legs):
+            rename = Rename(account, shown.name, shown.avatar)
+            await self._context.submit(conference.id, rename, None)
 
     async def _gone(self, event: wire.Member) -> None:
         account = Account(Network.MATRIX, event.user)

@@ -22,8 +22,6 @@ from mautrix.types import RoomID, UserID
 
 from bridge.conference.errors import Refused, Unavailable
 
-log = logging.getLogger(__name__)
-
 CALL_S: Final = 10.0  # a homeserver that needs longer is as good as away
 CONNECTIONS: Final = 32
 _DELAYED: Final = "org.matrix.msc4140"
@@ -61,6 +59,13 @@ def translate(error: Exception) -> Unavailable | Denied:
     return Unavailable(f"homeserver: {type(error).__name__}")
 
 
+def _quiet() -> logging.Logger:
+    """mautrix writes whole requests at debug level, texts and names included (S42): never."""
+    quiet = logging.getLogger("mau.parley")
+    quiet.setLevel(logging.WARNING)
+    return quiet
+
+
 class Link:
     """`async with Link(...)`; one HTTP session for bot and ghosts. Without retries: callers know their haste."""
 
@@ -87,7 +92,7 @@ class Link:
             base_url=self._homeserver,
             bot_mxid=self._bot,
             token=self._as_token,
-            log=logging.getLogger("mau"),  # type: ignore[arg-type]  # any logger does
+            log=_quiet(),  # type: ignore[arg-type]  # any logger does
             state_store=self._state,
             client_session=self._session,
             default_retry_count=0,

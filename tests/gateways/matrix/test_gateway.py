@@ -288,6 +288,16 @@ async def test_ban_kick_and_leave_end_the_call_for_that_person() -> None:
             assert await proof.membership(room, mallory) is Membership.ABSENT
 
 
+async def test_a_new_name_in_the_room_is_the_name_in_the_call() -> None:
+    async with play() as (server, here):
+        room = server.room(ALICE, BOT)
+        record = await here.conference(bound(room))
+        await here.joins(record, ALICE, "alice", Network.MATRIX)
+        server.users[ALICE]["displayname"] = "Alice\u202e Liddell"
+        await server.push(server.member(room, ALICE, "join"))
+        await until(lambda: here.registry.view(record.id)[0].name == "Alice Liddell")
+
+
 async def test_an_old_kick_of_somebody_who_is_back_changes_nothing() -> None:
     async with play() as (server, here):
         mallory = "@mallory:hs.test"
