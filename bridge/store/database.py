@@ -29,6 +29,8 @@ _CONNECT_S: Final = 5.0
 _TRANSACTION_S: Final = 15.0  # above busy_timeout and statement timeout: those tell more
 _STATEMENT_S: Final = 10.0
 _BUSY_MS: Final = 5_000
+_DATA_EXCEPTION: Final = "22"  # SQLSTATE class
+_UNSTORABLE: Final = "a value that the database cannot store"
 _POOL: Final = 5  # connections; text and membership changes, never media
 
 
@@ -38,16 +40,19 @@ def now_ms() -> int:
 
 
 def make_engine(url: str) -> AsyncEngine:
-    """An engine for either database. Connects lazily."""
+    """An engine for either database. Connects lazily; its errors quote no parameters (S42)."""
     if not is_sqlite(url):
         return create_async_engine(
             url,
             pool_size=_POOL,
             pool_timeout=_CONNECT_S,
             pool_pre_ping=True,
+            hide_parameters=True,
             connect_args={"timeout": _CONNECT_S, "command_timeout": _STATEMENT_S},
         )
-    engine = create_async_engine(url, pool_size=_POOL, pool_timeout=_CONNECT_S)
+    engine = create_async_engine(
+        url, pool_size=_POOL, pool_timeout=_CONNECT_S, hide_parameters=True
+    )
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
@@ -120,12 +125,15 @@ async def _translated() -> AsyncIterator[None]:
         async with asyncio.timeout(_TRANSACTION_S):
             yield
     except DataError as why:
-        # A value that the database cannot hold (a NUL in a PostgreSQL text): somebody's input.
-        raise Malformed("a value that the database cannot store") from why
+        raise Malformed(_UNSTORABLE) from why
     except (IntegrityError, ProgrammingError) as why:
         # A conference that is not in SQL, a key used twice, a wrong statement: ours, and no retry heals it.
         raise IllegalTransition(f"database: {why.orig}") from why
+    except UnicodeEncodeError as why:
+        raise Malformed(_UNSTORABLE) from why  # half a surrogate pair in a key
     except DBAPIError as why:
+        if str(getattr(why.orig, "sqlstate", "")).startswith(_DATA_EXCEPTION):
+            raise Malformed(_UNSTORABLE) from why  # a NUL in a PostgreSQL text, in a key
         raise Unavailable(f"database: {_first_line(why.orig)}") from why
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as why:
         # While connecting (wrong password, no such database, starting up) nobody wraps them.
@@ -159,7 +167,9 @@ class ProcessLock:
             ) from why
 
     def release(self) -> None:
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 def lock_for(config: Config) -> ProcessLock:
