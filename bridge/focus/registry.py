@@ -66,6 +66,10 @@ class Registry:
         focus = self._foci.get(conference)
         return None if focus is None else focus.record
 
+    def live(self) -> Sequence[ConferenceId]:
+        """Conferences that have a focus now."""
+        return tuple(self._foci)
+
     async def adopt(self, conference: ConferenceId) -> Sequence[Leg]:
         """Bring a conference to life from SQL before any command: its legs of before the restart."""
         if conference not in self._foci:
