@@ -17,11 +17,19 @@ from bridge.conference.errors import Malformed, Refused, Unavailable
 from bridge.conference.events import Event, Left, TrackMuted
 from bridge.conference.ids import LeaveReason, LegId
 from bridge.conference.ports import ConferenceRecord
-from bridge.gateway import Context, MediaSignal, SavedLeg
+from bridge.gateway import (
+    Context,
+    MediaSignal,
+    SavedLeg,
+    SessionOver,
+    SessionSilent,
+    SessionUp,
+)
 from bridge.gateways.xmpp import callstate as cs
 from bridge.gateways.xmpp import jmi, names
 from bridge.gateways.xmpp import stanza as st
-from bridge.gateways.xmpp.call import GATEWAY, Admit, Call, FindConference
+from bridge.gateways.xmpp.call import Admit, Call, FindConference
+from bridge.gateways.xmpp.callleg import GATEWAY
 from bridge.gateways.xmpp.jingle import session as table
 from bridge.gateways.xmpp.jingle import values as v
 from bridge.gateways.xmpp.jingle.parse import parse_jingle
@@ -273,6 +281,8 @@ class Calls:
                 call.tell(cs.PeerPresence(is_gone))
 
     def signal(self, leg: LegId, signal: MediaSignal) -> None:
+        if not isinstance(signal, SessionUp | SessionSilent | SessionOver):
+            return  # levels and grades have no place in Jingle
         call = self._by_leg.get(leg)
         if call is not None and not call.tell(cs.Media(signal)):
             log.warning("media signal dropped: the call does not keep up")

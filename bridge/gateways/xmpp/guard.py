@@ -84,6 +84,8 @@ class Guard:
             raise Malformed(f"nested deeper than {MAX_DEPTH}")
         element = Element(_clark(name), {_clark(key): value for key, value in attributes.items()})
         self._last_child = None
+        if self._depth <= 2:  # a stanza is counted from its own first byte
+            self._complete_bytes = self._parser.CurrentByteIndex
         if self._depth == 1:
             self._items.append(Opened(element))
             return
