@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -454,3 +455,10 @@ async def test_identity_needs_no_homeserver() -> None:
         identity = await ghosts.ensure(record, BOB.account, "Bob", LegId("PA_1"))
         assert identity.startswith(GHOST + ":P")
         await until(lambda: "homeserver" in here.gateway.status())
+
+
+def test_the_page_lists_every_command() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs/gateways/matrix.md").read_text()
+    for verb in VERBS.values():
+        usage = verb.usage.replace("|", "\\|")
+        assert f"`!conf {usage}`" in page, verb.name
