@@ -9,7 +9,7 @@ mod derive;
 mod window;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::hash::FastMap;
 use crate::id::Micros;
