@@ -108,7 +108,7 @@ JINGLE = some.builds(
     contents=unique(CONTENT, lambda c: c.name),
     bundle=some.lists(TOKEN, max_size=2).map(tuple),
     reason=some.one_of(
-        some.none(), some.builds(v.Reason, some.sampled_from(["success", "decline"]), WORD)
+        some.none(), some.builds(v.Reason, some.sampled_from(["success", "decline"]), TOKEN)
     ),
 )
 INFO = some.builds(
