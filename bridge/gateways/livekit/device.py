@@ -16,10 +16,10 @@ from typing import Final
 
 from livekit.protocol import models, rtc
 
-from bridge.conference.commands import Leave, Say, SetLegState
+from bridge.conference.commands import Leave, Say
 from bridge.conference.errors import ConferenceError, Malformed, Refused, Unavailable
 from bridge.conference.events import Leg, Said
-from bridge.conference.ids import Actor, LeaveReason, LegId, LegState, TrackId
+from bridge.conference.ids import Actor, LeaveReason, LegId, TrackId
 from bridge.conference.ports import ConferenceRecord
 from bridge.gateway import (
     ChannelMessage,
@@ -401,16 +401,11 @@ class Device:
     # --- signals -------------------------------------------------------------------------------------
 
     async def _session_up(self, session: str) -> None:
+        """`bridge.media` tells the conference; here it only moves the deadline."""
         self.silence.session_up(session)
-        await self._set_state(LegState.ACTIVE)
 
     async def _session_silent(self, session: str) -> None:
-        if self.silence.session_silent(session, time.monotonic()):
-            await self._set_state(LegState.LOST)
-
-    async def _set_state(self, state: LegState) -> None:
-        change = SetLegState(self.leg_id, state)
-        await self.services.context.submit(self.conference.id, change, None)
+        self.silence.session_silent(session, time.monotonic())
 
     def _grade(self, grade: int) -> None:
         quality = _GRADES[max(0, min(grade, 3))]

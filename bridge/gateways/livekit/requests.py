@@ -155,7 +155,7 @@ async def _update_metadata(device: Device, request: rtc.UpdateParticipantMetadat
         raise Malformed("metadata too long")
     if len(request.name) > MAX_NAME:
         raise Malformed("name too long")
-    if request.name and request.name != leg.name and state.claims.account is None:
+    if request.name and request.name != leg.name and not state.claims.is_matrix:
         rename = Rename(leg.account, request.name, leg.avatar)
         await device.services.context.submit(device.conference.id, rename, None)
     metadata = request.metadata or state.metadata
@@ -163,7 +163,7 @@ async def _update_metadata(device: Device, request: rtc.UpdateParticipantMetadat
         state.metadata, state.attributes = metadata, attributes
         state.bump += 1
         await device.save()
-        device.services.rooms.tell_of(leg)
+        device.services.rooms.tell_of(device.leg or leg)
 
 
 async def _wish(device: Device, track: TrackId, wish: Wish) -> None:

@@ -34,13 +34,10 @@ class Silence:
         self._silent.discard(session)
         self._silent_s = None
 
-    def session_silent(self, session: str, now_s: float) -> bool:
-        """Whether no session is left that speaks."""
+    def session_silent(self, session: str, now_s: float) -> None:
         self._silent.add(session)
-        if self._up - self._silent or self._silent_s is not None:
-            return False
-        self._silent_s = now_s
-        return True
+        if not self._up - self._silent and self._silent_s is None:
+            self._silent_s = now_s
 
     def readopted(self, sessions: tuple[str, ...], *, is_up: bool, now_s: float) -> None:
         """After a restart of ours: the sessions live on in the worker."""
