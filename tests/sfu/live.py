@@ -85,16 +85,20 @@ async def owner(options: WorkerOptions, epoch: int = 1) -> AsyncIterator[Owner]:
             one.client.close()
 
 
-@asynccontextmanager
-async def worker(directory: Path, *arguments: str) -> AsyncIterator[WorkerOptions]:
-    """`python -m sfu` on a free port of the loopback."""
-    options = WorkerOptions(
+def worker_options(directory: Path) -> WorkerOptions:
+    return WorkerOptions(
         socket=directory / "sfu.sock",
         lock=directory / "sfu.lock",
         log=directory / "sfu.log",
         orphan_s=60,
         log_level="debug",
     )
+
+
+@asynccontextmanager
+async def worker(directory: Path) -> AsyncIterator[WorkerOptions]:
+    """`python -m sfu` on a free port of the loopback."""
+    options = worker_options(directory)
     process = await sfu_client.spawn(options)
     assert process is not None
     try:
