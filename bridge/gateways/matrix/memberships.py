@@ -20,7 +20,6 @@ from bridge.conference.ids import Account, ConferenceId, LegId, Network
 from bridge.gateway import Store
 from bridge.gateways.matrix.ghosts import GhostBook
 from bridge.gateways.matrix.link import Denied, Link
-from bridge.gateways.matrix.names import device_of
 from bridge.gateways.matrix.wire import CALL_MEMBER
 
 log = logging.getLogger(__name__)
@@ -48,12 +47,16 @@ class Person:
 
 @dataclass(slots=True, eq=False)
 class Seat:
-    """One leg's membership in one room. `published_s` is monotonic; None = not out there as far as we know."""
+    """One device's membership in one room; `leg` is the leg that has it now.
+
+    `published_s` is monotonic; None = not out there as far as we know.
+    """
 
     leg: LegId
     conference: ConferenceId
     room: str
     ghost: str
+    device: str
     person: Person
     wanted: bool = True
     delay_id: str = ""
@@ -65,12 +68,8 @@ class Seat:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
-    def key(self) -> tuple[LegId, str]:
-        return self.leg, self.room
-
-    @property
-    def device(self) -> str:
-        return device_of(self.leg)
+    def key(self) -> tuple[str, str]:
+        return self.state_key, self.room
 
     @property
     def state_key(self) -> str:
@@ -79,7 +78,7 @@ class Seat:
 
     @property
     def row(self) -> str:
-        return f"{PREFIX}{self.leg} {self.room}"
+        return f"{PREFIX}{self.room} {self.state_key}"
 
 
 def content(ghost: str, device: str, service_url: str) -> dict[str, Any]:
@@ -117,7 +116,7 @@ class Memberships:
         self._on_refused = on_refused
         self._clock, self._wall_clock = clock, wall_clock
         self._restart_s, self._leave_delay_ms = restart_s, leave_delay_ms
-        self._seats: dict[tuple[LegId, str], Seat] = {}
+        self._seats: dict[tuple[str, str], Seat] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._has_delays = True
 
@@ -136,14 +135,17 @@ class Memberships:
 
     # --- what should be ---------------------------------------------------------------------------------
 
-    def hold(self, conference: ConferenceId, leg: LegId, room: str, person: Person) -> None:
-        """The leg is in the call: show it in this room."""
-        seat = self._seats.get((leg, room))
+    def hold(
+        self, conference: ConferenceId, leg: LegId, device: str, room: str, person: Person
+    ) -> None:
+        """The leg is in the call: show it in this room. A leg that replaces another takes over its seat."""
+        ghost = self._ghosts.of(person.account).mxid
+        wanted = Seat(leg, conference, room, ghost, device, person)
+        seat = self._seats.get(wanted.key)
         if seat is None:
-            ghost = self._ghosts.of(person.account).mxid
-            self._seat(Seat(leg, conference, room, ghost, person))
+            self._seat(wanted)
             return
-        seat.wanted, seat.person = True, person
+        seat.leg, seat.conference, seat.person, seat.wanted = leg, conference, person, True
         seat.changed.set()
 
     def release(self, seat_filter: Callable[[Seat], bool]) -> None:
@@ -302,6 +304,7 @@ class Memberships:
                 "conference": seat.conference,
                 "room": seat.room,
                 "ghost": seat.ghost,
+                "device": seat.device,
                 "network": seat.person.account.network.value,
                 "address": seat.person.account.address,
                 "name": seat.person.name,
@@ -321,6 +324,7 @@ class Memberships:
                 ConferenceId(str(saved["conference"])),
                 str(saved["room"]),
                 str(saved["ghost"]),
+                str(saved["device"]),
                 Person(account, str(saved["name"]), str(saved["avatar"])),
                 wanted=False,
                 delay_id=str(saved["delay_id"]),

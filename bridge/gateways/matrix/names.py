@@ -178,14 +178,24 @@ class Namespace:
             return None
 
     def identity(self, account: Account, leg: LegId) -> Identity:
-        """MatrixRTC's name of a leg: `@user:server:DEVICE` (MSC4195, legacy form)."""
+        """MatrixRTC's name of a leg: `@user:server:DEVICE` (MSC4195, legacy form).
+
+        A guest's id and a token's subject stand for one device: joining again replaces the older leg, as
+        LiveKit clients expect. Other people may call with several devices at once.
+        """
         owner = account.address if account.network is Network.MATRIX else self.ghost(account)
-        return Identity(f"{owner}:{device_of(leg)}")
+        is_one_device = account.network in (Network.WEB, Network.TOKEN)
+        return Identity(f"{owner}:{device_of(str(account) if is_one_device else leg)}")
+
+    def device(self, account: Account, identity: Identity) -> str | None:
+        """The device in the identity of a ghost's leg; None when the identity is not the ghost's."""
+        head = f"{self.ghost(account)}:"
+        return identity.removeprefix(head) if identity.startswith(head) else None
 
 
-def device_of(leg: LegId) -> str:
-    """A device id that only this leg has. 60 bits: a clash needs a billion legs of one person."""
-    digest = hashlib.sha256(leg.encode()).digest()
+def device_of(seed: str) -> str:
+    """A device id from a leg's or an account's name. 60 bits: a clash needs a billion legs of one person."""
+    digest = hashlib.sha256(seed.encode()).digest()
     return "P" + base64.b32encode(digest)[:12].decode()
 
 

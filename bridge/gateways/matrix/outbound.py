@@ -145,8 +145,13 @@ class Outbound:
                 pass
 
     def _hold(self, conference: ConferenceRecord, leg: Leg, room: str) -> None:
-        if leg.account.network is not Network.MATRIX and not leg.hidden:
-            self._memberships.hold(conference.id, leg.id, room, _shown(leg))
+        if leg.account.network is Network.MATRIX or leg.hidden:
+            return
+        device = self._own.device(leg.account, leg.identity)
+        if device is None:  # Element Call could not match it: a tile without media
+            log.warning("leg without a ghost's identity", extra={"leg": leg.id})
+            return
+        self._memberships.hold(conference.id, leg.id, device, room, _shown(leg))
 
     def _release_leg(self, leg: LegId) -> None:
         self._memberships.release(lambda seat: seat.leg == leg)
@@ -177,7 +182,7 @@ class Outbound:
                 for room in rooms_of(conference):
                     live.add((leg.id, room))
                     self._hold(conference, leg, room)
-        self._memberships.release(lambda seat: seat.key not in live)
+        self._memberships.release(lambda seat: (seat.leg, seat.room) not in live)
 
     # --- text -------------------------------------------------------------------------------------------
 

@@ -95,8 +95,8 @@ class Play:
             wall_clock=lambda: self.now + 1e9,
         )
 
-    def hold(self, person: Person = BOB) -> None:
-        self.memberships.hold(CONFERENCE, LEG, ROOM, person)
+    def hold(self, person: Person = BOB, leg: LegId = LEG) -> None:
+        self.memberships.hold(CONFERENCE, leg, "PDEV", ROOM, person)
 
     def release(self) -> None:
         self.memberships.release(lambda seat: seat.leg == LEG)
@@ -238,6 +238,23 @@ async def test_back_before_the_withdrawal_went_out() -> None:
         here.hold()
         await settle()
         assert here.wire.log == ["show Bob", "later 60000", "join", "restart"]
+
+
+async def test_a_leg_that_replaces_another_keeps_the_seat_in_either_order() -> None:
+    newer = LegId("PA_2")
+    for order in ("left first", "joined first"):
+        async with play() as here:
+            here.hold()
+            await settle()
+            if order == "left first":
+                here.release()
+                here.hold(leg=newer)
+            else:
+                here.hold(leg=newer)
+                here.release()
+            await settle()
+            assert "leave" not in here.wire.log, order
+            assert here.seat.leg == newer
 
 
 async def test_a_new_name_is_shown_without_a_new_membership() -> None:

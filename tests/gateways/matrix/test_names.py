@@ -74,6 +74,15 @@ def test_an_occupant_and_a_jid_have_readable_ghosts() -> None:
     assert OWN.identity(alice, LegId("PA_1")).startswith("@alice:hs.test:P")
 
 
+def test_a_guest_is_one_device_and_others_may_have_several() -> None:
+    one, two = LegId("PA_1"), LegId("PA_2")
+    for network, is_same in ((Network.WEB, True), (Network.TOKEN, True), (Network.XMPP, False)):
+        account = Account(network, "somebody")
+        assert (OWN.identity(account, one) == OWN.identity(account, two)) is is_same
+        assert OWN.device(account, OWN.identity(account, one)) is not None
+        assert OWN.device(Account(network, "else"), OWN.identity(account, one)) is None
+
+
 def test_our_own_voice_is_known() -> None:
     assert OWN.owns("@parley:hs.test")
     assert OWN.owns("@_parley_xmpp_bob=40example.org:hs.test")
