@@ -111,6 +111,8 @@ class Parley:
         """Start and wait until it is healthy; returns how long that took (s)."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.config_path.write_text(yaml.safe_dump(self.configuration()))
+        if not (self.folder / "state").exists():
+            await self.verb("migrate")
         began = time.monotonic()
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -160,18 +162,26 @@ class Parley:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker, signal.SIGKILL)
 
-    async def invite(self, slug: str) -> str:
-        """A guest link, made as an operator makes one: `parley invite <conference>`."""
+    async def verb(self, *words: str) -> str:
+        """`parley <verb> -c <configuration> ...`, as an operator types it; what it printed.
+
+        Raises RuntimeError with its error sentence.
+        """
+        verb, *arguments = words
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "bridge", "invite", "-c", str(self.config_path), slug),
+            *(sys.executable, "-m", "bridge", verb, "-c", str(self.config_path), *arguments),
             cwd=ROOT,
             stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
         )
-        out, _ = await asyncio.wait_for(process.communicate(), 30)
+        out, errors = await asyncio.wait_for(process.communicate(), 30)
         if process.returncode:
-            raise RuntimeError("parley invite failed")
-        return out.decode().split()[-1]
+            raise RuntimeError(f"parley {verb}: {errors.decode(errors='replace')}")
+        return out.decode()
+
+    async def invite(self, slug: str) -> str:
+        """A guest link."""
+        return (await self.verb("invite", slug)).split()[-1]
 
     def last_words(self, lines: int = 40) -> str:
         with contextlib.suppress(OSError):
