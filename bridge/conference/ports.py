@@ -70,13 +70,18 @@ class Directory(Protocol):
     async def create(
         self, *, room: str, slug: str = "", title: str = "", auto: bool = False
     ) -> ConferenceRecord:
-        """The conference of this LiveKit room, made if absent. An empty slug gets a short random one."""
+        """The conference of this LiveKit room, made if absent. An empty slug gets a short random one.
+
+        An `auto` one becomes a named one when asked for with `auto=False`. Raises `Refused` when another
+        conference has the slug.
+        """
 
 
 class Journal(Protocol):
     """One transaction: inbox row done, state, audit, outbox rows for `Said`.
 
-    A repeated `Said.source_id` of the same source is dropped: `commit` returns False and nothing is written.
+    A repeated `Said.source_id` of the same source is dropped: `commit` returns False and nothing is written
+    but the inbox row's end. `commit` raises `Refused` when a `Bound` place belongs to another conference.
     """
 
     async def commit(
