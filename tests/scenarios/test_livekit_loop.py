@@ -1,0 +1,156 @@
+"""G2: two native LiveKit SDK clients hear and see each other through parley, its worker and its engine.
+
+Plain tokens, as any LiveKit back end mints them; single connection (`/rtc/v1`), which the SDK chooses.
+Not here: other networks (test_three_worlds).
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from livekit import api
+
+from tests.peers.browser import hears, near
+from tests.peers.parley import Parley
+from tests.peers.process import PeerProcess
+
+pytestmark = [pytest.mark.peers, pytest.mark.timeout(180)]
+
+ALICE_HZ, BOB_HZ = 440, 880
+ALICE_RGB, BOB_RGB = (200, 40, 40), (40, 60, 200)
+
+
+def _token(parley: Parley, identity: str) -> str:
+    return (
+        api.AccessToken(parley.api_key, parley.api_secret)
+        .with_identity(identity)
+        .with_name(identity.title())
+        .with_grants(api.VideoGrants(room_join=True, room="loop"))
+        .to_jwt()
+    )
+
+
+def _client(
+    parley: Parley, folder: Path, name: str, hz: int, rgb: tuple[int, int, int]
+) -> PeerProcess:
+    colour = ",".join(map(str, rgb))
+    url, token = parley.ws_url, _token(parley, name)
+    arguments = ["--url", url, "--token", token, "--tone-hz", str(hz), "--rgb", colour]
+    return PeerProcess("tests.peers.native", arguments, folder / f"{name}.log")
+
+
+@pytest.fixture
+async def parley(tmp_path: Path) -> AsyncIterator[Parley]:
+    async with Parley(tmp_path / "parley") as server:
+        yield server
+
+
+async def _within(wait_s: float, look: Callable[[], Awaitable[bool]], what: str) -> float:
+    began = time.monotonic()
+    while time.monotonic() - began < wait_s:
+        if await look():
+            return time.monotonic() - began
+        await asyncio.sleep(0.2)
+    raise AssertionError(f"{what}: not within {wait_s:.0f} s")
+
+
+async def _hears(peer: PeerProcess, hz: int) -> bool:
+    tones = [tone for heard in await peer.ask("peaks") for tone in heard["tones"]]
+    return hears(tones, hz)
+
+
+async def _sees(peer: PeerProcess, rgb: tuple[int, int, int]) -> bool:
+    return any(near(seen["rgb"], rgb) for seen in await peer.ask("colours") if seen["rgb"])
+
+
+async def test_two_sdk_clients_hear_and_see_each_other(parley: Parley, tmp_path: Path) -> None:
+    async with (
+        _client(parley, tmp_path, "alice", ALICE_HZ, ALICE_RGB) as alice,
+        _client(parley, tmp_path, "bob", BOB_HZ, BOB_RGB) as bob,
+    ):
+        assert alice.ready["ready"] == "alice"  # its own name for itself
+        for peer, hz, rgb in ((alice, BOB_HZ, BOB_RGB), (bob, ALICE_HZ, ALICE_RGB)):
+            await _within(15, lambda p=peer, f=hz: _hears(p, f), "the other's tone")
+            await _within(15, lambda p=peer, c=rgb: _sees(p, c), "the other's colour")
+        assert not await _hears(alice, ALICE_HZ)  # nobody hears himself
+
+        await alice.ask("say", text="grüß dich")
+
+        async def read() -> bool:
+            lines = await bob.ask("texts")
+            return [line["text"] for line in lines] == ["grüß dich"]
+
+        await _within(5, read, "the line of text")
+
+        await bob.ask("mute")
+        await _within(5, lambda: _not(_hears(alice, BOB_HZ)), "silence after a mute")
+        happened = [note["what"] for note in await alice.ask("happened")]
+        assert "track_muted" in happened
+
+        await bob.leave()
+
+        async def gone() -> bool:
+            return await alice.ask("people") == []
+
+        took_s = await _within(5, gone, "the other is gone")
+        assert took_s <= 2.0
+
+
+async def test_a_killed_client_is_gone(parley: Parley, tmp_path: Path) -> None:
+    async with _client(parley, tmp_path, "alice", ALICE_HZ, ALICE_RGB) as alice:
+        bob = _client(parley, tmp_path, "bob", BOB_HZ, BOB_RGB)
+        await bob.start()
+        await _within(15, lambda: _hears(alice, BOB_HZ), "the other's tone")
+        await bob.kill()
+
+        async def gone() -> bool:
+            return await alice.ask("people") == []
+
+        await _within(20, gone, "the killed client is gone")
+
+
+async def test_parley_killed_and_started_again_costs_no_packet(
+    parley: Parley, tmp_path: Path
+) -> None:
+    async with (
+        _client(parley, tmp_path, "alice", ALICE_HZ, ALICE_RGB) as alice,
+        _client(parley, tmp_path, "bob", BOB_HZ, BOB_RGB) as bob,
+    ):
+        await _within(15, lambda: _hears(alice, BOB_HZ), "the other's tone")
+        await _within(15, lambda: _hears(bob, ALICE_HZ), "the other's tone")
+        await _within(15, lambda: _sees(alice, BOB_RGB), "the other's colour")
+        worker = parley.worker_pid
+        assert worker is not None
+        before = await alice.ask("statistics")
+        await parley.kill()
+        await asyncio.sleep(3)
+        assert await _hears(alice, BOB_HZ)  # nobody is there to signal, and media flows
+        await parley.start()
+        assert parley.worker_pid == worker
+
+        async def resumed() -> bool:
+            notes = [note["what"] for note in await alice.ask("happened")]
+            return "reconnected" in notes
+
+        await _within(15, resumed, "alice resumed")
+        after = await alice.ask("statistics")
+        assert sum(row["received"] for row in after) > sum(row["received"] for row in before)
+        assert [row["lost"] for row in after] == [row["lost"] for row in before]
+        notes = [note["what"] for note in await alice.ask("happened")]
+        assert "disconnected" not in notes
+        assert "participant_disconnected" not in notes
+        await alice.ask("say", text="back again")
+
+        async def read() -> bool:
+            return [line["text"] for line in await bob.ask("texts")] == ["back again"]
+
+        await _within(10, read, "text after the restart")
+        os.kill(parley.pid, signal.SIGCONT)  # it lives
+
+
+async def _not(claim: Awaitable[bool]) -> bool:
+    return not await claim
