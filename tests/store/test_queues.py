@@ -1,7 +1,6 @@
 """Inbox, outbox and key-value state: order, waiting, dead letters, attempts."""
 
 import asyncio
-import time
 
 import pytest
 from hypothesis import given
@@ -40,12 +39,10 @@ async def test_a_waiting_reader_is_woken_at_once(stores: Stores) -> None:
     waiting = asyncio.ensure_future(anext(rows))
     await asyncio.sleep(0.1)
     assert not waiting.done()
-    began = time.monotonic()
     await stores.inbox.put("xmpp", "other", [("x", {})])
     await stores.inbox.put("matrix", "t", [("e", {"a": [1, None, "é"]})])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):  # far below the 30 s after which it looks by itself
         row = await waiting
-    assert time.monotonic() - began < 0.5
     assert (row.gateway, row.source_id, row.payload) == ("matrix", "e", {"a": [1, None, "é"]})
     await rows.aclose()  # type: ignore[attr-defined]
 
