@@ -1,1 +1,261 @@
+//! Strangers, floods and thieves at the one port (S1, S2, S4, S6, S15).
 
+use std::net::SocketAddr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::stun::{Key, Role, Writer};
+use crate::wire::SLOT_BYTES;
+
+const START: Micros = Micros(1_000_000_000);
+const A: TransportId = TransportId(1);
+const B: TransportId = TransportId(2);
+
+struct Out {
+    slot: [u8; SLOT_BYTES],
+    sent: Vec<(Path, usize)>,
+    events: Vec<Event>,
+}
+
+impl Out {
+    fn new() -> Self {
+        Self {
+            slot: [0; SLOT_BYTES],
+            sent: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+}
+
+impl Output for Out {
+    fn slot(&mut self) -> &mut [u8] {
+        &mut self.slot
+    }
+
+    fn commit(&mut self, path: &Path, len: usize) {
+        self.sent.push((*path, len));
+    }
+
+    fn event(&mut self, event: Event) {
+        self.events.push(event);
+    }
+}
+
+fn path(port: u16) -> Path {
+    let remote: SocketAddr = ([192, 0, 2, 1], port).into();
+    Path {
+        socket: 0,
+        local: [198, 51, 100, 1].into(),
+        remote,
+    }
+}
+
+fn password(id: TransportId) -> Vec<u8> {
+    format!("password of transport {}", id.0).into_bytes()
+}
+
+fn ufrag(id: TransportId) -> Vec<u8> {
+    format!("ufrag{}", id.0).into_bytes()
+}
+
+fn two_transports() -> (Plane, Out) {
+    let (mut plane, out) = (Plane::new(1), Out::new());
+    for id in [A, B] {
+        plane
+            .open_transport(id, &ufrag(id), &password(id), false, START)
+            .expect("distinct ufrags");
+    }
+    (plane, out)
+}
+
+fn check(id: TransportId, password: &[u8]) -> Vec<u8> {
+    let mut room = [0; 512];
+    let len = Writer::new(&mut room, Class::Request, &[3; 12])
+        .username(&ufrag(id), b"peer")
+        .priority(1)
+        .role(Role::Controlling, 5)
+        .use_candidate()
+        .finish(&Key::new(password));
+    room[..len].to_vec()
+}
+
+fn validate(plane: &mut Plane, id: TransportId, port: u16, now: Micros, out: &mut Out) {
+    let mut datagram = check(id, &password(id));
+    plane.receive(&path(port), &mut datagram, now, out);
+}
+
+#[test]
+fn a_ufrag_answers_for_one_transport_only() {
+    let (mut plane, _) = two_transports();
+    let again = plane.open_transport(TransportId(3), &ufrag(A), &password(A), false, START);
+    assert_eq!(again, Err(Error::UfragInUse));
+    assert_eq!(
+        plane.restart_ice(B, &ufrag(A), &password(A), START),
+        Err(Error::UfragInUse)
+    );
+}
+
+#[test]
+fn datagrams_count_from_validated_paths_only() {
+    let (mut plane, mut out) = two_transports();
+    let mut hello = [22, 254, 253, 0];
+    plane.receive(&path(1), &mut hello, START, &mut out);
+    assert!(out.events.is_empty());
+    validate(&mut plane, A, 1, START, &mut out);
+    plane.receive(&path(1), &mut hello, START, &mut out);
+    plane.receive(&path(2), &mut hello, START, &mut out);
+    let datagram = Event::Datagram(A, hello.to_vec());
+    assert_eq!(out.events, [Event::Validated(A), datagram]);
+    assert_eq!(plane.statistics().drops.unvalidated, 2);
+}
+
+/// Somebody with credentials of his own forges the source address of another participant.
+#[test]
+fn a_path_in_use_cannot_be_taken_over() {
+    let (mut plane, mut out) = two_transports();
+    validate(&mut plane, A, 1, START, &mut out);
+    out.sent.clear();
+    validate(&mut plane, B, 1, START.plus_ms(4_900), &mut out);
+    assert!(out.sent.is_empty());
+    assert_eq!(plane.paths[&path(1)], A);
+    // The port was given to somebody else, long after its owner fell silent.
+    validate(&mut plane, B, 1, START.plus_ms(5_100), &mut out);
+    assert_eq!(plane.paths[&path(1)], B);
+    assert_eq!(
+        plane
+            .table
+            .get_mut(A)
+            .expect("still open")
+            .ice
+            .paths()
+            .count(),
+        0
+    );
+    assert!(out.events.contains(&Event::Validated(B)));
+}
+
+#[test]
+fn closing_leaves_nothing_behind() {
+    let (mut plane, mut out) = two_transports();
+    for id in [A, B] {
+        validate(&mut plane, id, id.0 as u16, START, &mut out);
+        plane
+            .restart_ice(
+                id,
+                &[b"new", ufrag(id).as_slice()].concat(),
+                &password(id),
+                START,
+            )
+            .expect("distinct");
+        plane.close_transport(id, START, &mut out);
+        plane.close_transport(id, START, &mut out);
+    }
+    assert!(plane.paths.is_empty());
+    assert!(plane.ufrags.is_empty());
+    assert_eq!(plane.table.iter().count(), 0);
+}
+
+/// S15: after a panic the transport whose datagram it was is gone, and nobody else.
+#[test]
+fn quarantine_takes_the_one_that_was_being_served() {
+    let (mut plane, mut out) = two_transports();
+    validate(&mut plane, A, 1, START, &mut out);
+    validate(&mut plane, B, 2, START, &mut out);
+    assert_eq!(plane.quarantine(), Some(B));
+    assert_eq!(plane.quarantine(), None);
+    assert!(plane.paths.contains_key(&path(1)));
+    assert!(!plane.paths.contains_key(&path(2)));
+}
+
+#[test]
+fn forgeries_do_not_use_up_what_the_peer_may_send() {
+    let (mut plane, mut out) = two_transports();
+    validate(&mut plane, A, 1, START, &mut out);
+    let material: Vec<u8> = (0..56).collect();
+    plane.set_keys(A, Profile::Aes128Gcm, &material, false);
+    let mut client = srtp::Session::new(Profile::Aes128Gcm, &material, true).expect("length");
+    for _ in 0..10_000 {
+        let mut forged = [0x80, 111, 0, 1, 0, 0, 0, 1, 0, 0, 0, 7].to_vec();
+        forged.resize(200, 9);
+        plane.receive(&path(1), &mut forged, START, &mut out);
+    }
+    let mut good = [0x80, 111, 0, 1, 0, 0, 0, 1, 0, 0, 0, 7].to_vec();
+    good.resize(100, 0);
+    let len = client.sender.rtp(&mut good, 80).expect("room");
+    plane.receive(&path(1), &mut good[..len], START, &mut out);
+    let statistics = plane.statistics();
+    assert_eq!(statistics.transports[0].1.auth_failures, 10_000);
+    assert_eq!(statistics.drops.over_limit, 0);
+    assert_eq!(
+        out.sent.len(),
+        1,
+        "the answer to the check, and nothing for any of this"
+    );
+}
+
+/// Bytes of a stranger: noise, damaged checks, DTLS, RTP, RTCP.
+fn strange() -> impl Strategy<Value = Vec<u8>> {
+    let noise = prop::collection::vec(any::<u8>(), 0..1_500);
+    let shaped =
+        (any::<u8>(), prop::collection::vec(any::<u8>(), 0..300)).prop_map(|(first, rest)| {
+            [vec![[0, 22, 128, 144, 64][usize::from(first) % 5]], rest].concat()
+        });
+    let forged = (1u64..4, prop::collection::vec(any::<u8>(), 22..40))
+        .prop_map(|(id, password)| check(TransportId(id), &password));
+    let damaged = (any::<prop::sample::Index>(), 1u8..=255).prop_map(|(at, flip)| {
+        let mut bytes = check(A, &password(A));
+        // Up to and with MESSAGE-INTEGRITY: the FINGERPRINT behind it may go missing.
+        let end = bytes.len() - 8;
+        bytes[at.index(end)] ^= flip;
+        bytes
+    });
+    prop_oneof![noise, shaped, forged, damaged]
+}
+
+proptest! {
+    /// S4: without the right MESSAGE-INTEGRITY not one byte goes out and no table grows, whatever comes.
+    #[test]
+    fn strangers_get_nothing(
+        datagrams in prop::collection::vec((strange(), 1u16..5), 1..40),
+    ) {
+        let (mut plane, mut out) = two_transports();
+        for (at, (bytes, port)) in datagrams.into_iter().enumerate() {
+            let mut bytes = bytes;
+            plane.receive(&path(port), &mut bytes, START.plus_ms(at as u64 * 100), &mut out);
+        }
+        plane.tick(START.plus_ms(60_000), &mut out);
+        prop_assert!(out.sent.is_empty());
+        prop_assert!(out.events.is_empty());
+        prop_assert!(plane.paths.is_empty());
+        prop_assert_eq!(plane.ufrags.len(), 2);
+    }
+
+    /// The same datagrams from a validated 5-tuple (whose source can be forged) still draw no answer.
+    #[test]
+    fn a_forged_source_gets_nothing_either(
+        datagrams in prop::collection::vec(strange(), 1..40),
+    ) {
+        let (mut plane, mut out) = two_transports();
+        validate(&mut plane, A, 1, START, &mut out);
+        plane.set_keys(A, Profile::Aes128Gcm, &[7; 56], false);
+        out.sent.clear();
+        for mut bytes in datagrams {
+            plane.receive(&path(1), &mut bytes, START.plus_ms(10), &mut out);
+        }
+        prop_assert!(out.sent.is_empty());
+        prop_assert!(out.events.iter().all(|event| matches!(event, Event::Validated(_) | Event::Datagram(..))));
+    }
+
+    /// Whoever is authenticated gets no more than he sent, and only where he sent it from.
+    #[test]
+    fn an_answer_is_no_amplifier(port in any::<u16>()) {
+        let (mut plane, mut out) = two_transports();
+        let mut datagram = check(A, &password(A));
+        let bytes = datagram.len();
+        plane.receive(&path(port), &mut datagram, START, &mut out);
+        prop_assert_eq!(out.sent.len(), 1);
+        prop_assert_eq!(out.sent[0].0, path(port));
+        prop_assert!(out.sent[0].1 <= bytes);
+    }
+}

@@ -38,7 +38,9 @@ fn packet(ssrc: u32, sequence: u16, payload: &[u8]) -> Vec<u8> {
 fn seal(sender: &mut Sender, plain: &[u8]) -> Vec<u8> {
     let mut room = plain.to_vec();
     room.resize(plain.len() + 20, 0);
-    let len = sender.rtp(&mut room, plain.len()).expect("room for the tag");
+    let len = sender
+        .rtp(&mut room, plain.len())
+        .expect("room for the tag");
     room.truncate(len);
     room
 }
@@ -68,9 +70,11 @@ fn the_rtp_vector_of_rfc_7714() {
     let ssrc = ssrc_at(&plain, 8);
     let len = cipher.seal_rtp(&mut room, 12, plain.len(), ssrc, index);
     assert_eq!(len, Ok(plain.len() + 16));
-    let expected = hex("8040f17b 8041f8d3 5501a0b2 f24de3a3 fb34de6c acba861c 9d7e4bca be633bd5\
+    let expected = hex(
+        "8040f17b 8041f8d3 5501a0b2 f24de3a3 fb34de6c acba861c 9d7e4bca be633bd5\
                         0d294e6f 42a5f47a 51c7d19b 36de3adf 8833899d 7f27beb1 6a9152cf 765ee439\
-                        0cce");
+                        0cce",
+    );
     assert_eq!(room, expected);
     assert_eq!(cipher.open_rtp(&mut room, 12, ssrc, index), Ok(plain.len()));
     assert_eq!(room[..plain.len()], plain);
@@ -92,9 +96,11 @@ fn the_long_key_vector_of_rfc_7714() {
     cipher
         .seal_rtp(&mut room, 12, plain.len(), ssrc, index)
         .expect("room for the tag");
-    let expected = hex("8040f17b 8041f8d3 5501a0b2 32b1de78 a822fe12 ef9f78fa 332e33aa b1801238\
+    let expected = hex(
+        "8040f17b 8041f8d3 5501a0b2 32b1de78 a822fe12 ef9f78fa 332e33aa b1801238\
                         9a58e2f3 b50b2a02 76ffae0f 1ba63799 b87b7aa3 db36dfff d6b0f9bb 7878d7a7\
-                        6c13");
+                        6c13",
+    );
     assert_eq!(room, expected);
 }
 
@@ -110,8 +116,10 @@ fn a_known_packet_under_the_keys_of_rfc_3711() {
     cipher
         .seal_rtp(&mut room, 12, 28, 0xCAFE_BABE, 0x1234)
         .expect("room for the tag");
-    let expected = hex("800f1234 decafbad cafebabe 4e55dc4c e79978d8 8ca4d215 949d2402\
-                        b78d6acc 99ea179b 8dbb");
+    let expected = hex(
+        "800f1234 decafbad cafebabe 4e55dc4c e79978d8 8ca4d215 949d2402\
+                        b78d6acc 99ea179b 8dbb",
+    );
     assert_eq!(room, expected);
 }
 
@@ -230,10 +238,7 @@ fn so_many_sources_and_no_more_until_some_are_idle() {
         server.receiver.rtp(&mut copy, NOW),
         Err(Error::TooManySources)
     );
-    assert!(server
-        .receiver
-        .rtp(&mut extra, NOW.plus_ms(61_000))
-        .is_ok());
+    assert!(server.receiver.rtp(&mut extra, NOW.plus_ms(61_000)).is_ok());
     assert_eq!(server.receiver.sources.len(), MAX_SSRCS);
 }
 
