@@ -56,8 +56,8 @@ class _Pipe:
         self.receiver = None
 
     async def _send_data(self, data: bytes) -> None:
-        if not self._send(data):
-            raise ConnectionError("association is not connected")
+        # A packet that cannot go is a lost packet: SCTP repeats it, or is closed with us anyway.
+        self._send(data)
 
 
 def _run(step: Coroutine[Any, Any, None]) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL
 
 from sfu.description import Fingerprint
@@ -55,10 +55,10 @@ def _digest(certificate: x509.Certificate, algorithm: str) -> str:
 
 
 class Certificate:
-    """Our self-signed ECDSA P-256 certificate: one per process (S14)."""
+    """Our self-signed certificate, ECDSA P-256 unless a key is given: one per process (S14)."""
 
-    def __init__(self) -> None:
-        key = ec.generate_private_key(ec.SECP256R1())
+    def __init__(self, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None = None) -> None:
+        key = key or ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, secrets.token_hex(8))])
         now = datetime.datetime.now(tz=datetime.UTC)
         certificate = (
