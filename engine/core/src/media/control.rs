@@ -5,8 +5,9 @@
 use crate::id::{Micros, TransportId};
 
 use super::clock::{ntp, ntp_to_us, SenderClock};
+use super::ingress::stamp;
 use super::publication::NONE;
-use super::router::{stamp, Router};
+use super::router::Router;
 use super::rtcp::{Compound, Packet, Report};
 use super::subscription::Face;
 use super::twcc::{extend, Feedback};
@@ -160,16 +161,16 @@ impl Router {
             cold.plis += 1;
         }
         let hot = &self.egress[sub as usize];
-        let layer = if hot.current == NONE {
-            hot.target
-        } else {
-            hot.current
-        };
         let source = hot.source;
-        if layer == NONE || !hot.video {
+        if hot.target == NONE || !hot.video {
             return;
         }
         if let Some(Some(publication)) = self.publications.get_mut(source as usize) {
+            let current = publication.layers.get(usize::from(hot.current));
+            let layer = match current {
+                Some(layer) if layer.live => hot.current,
+                _ => hot.target,
+            };
             publication.keys_wanted |= 1 << layer;
             self.ask_key(source, now, sink);
         }

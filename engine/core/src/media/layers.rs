@@ -1,8 +1,11 @@
-//! Which simulcast layer a subscriber gets. Pure arithmetic over "who is live".
+//! Which simulcast layer a subscriber gets: arithmetic over "who is live", and the wish that follows from it.
 //!
-//! Not here: when the switch happens (at a key frame, `Router`).
+//! Not here: when the switch happens (at a key frame, `ingress`), asking for that frame (`reports`).
+
+use crate::id::Micros;
 
 use super::publication::NONE;
+use super::{Router, Sink};
 
 /// The highest live layer up to `max`, else the lowest live one above it: a picture too large is better than
 /// none. `NONE` when nothing is live.
@@ -20,6 +23,61 @@ pub const fn choose(live: u8, max: u8) -> u8 {
         live.trailing_zeros() as u8
     } else {
         7 - wanted.leading_zeros() as u8
+    }
+}
+
+impl Router {
+    /// Choose the layer anew and ask for a key frame if that needs one.
+    pub(super) fn retarget(&mut self, sub: u32, now: Micros, sink: &mut impl Sink) {
+        if self.aim(sub, now) {
+            self.ask_key(self.egress[sub as usize].source, now, sink);
+        }
+    }
+
+    /// Choose the layer anew. True if that needs a key frame, which is noted but not asked for.
+    pub(super) fn aim(&mut self, sub: u32, now: Micros) -> bool {
+        let hot = &mut self.egress[sub as usize];
+        let Some(Some(publication)) = self.publications.get_mut(hot.source as usize) else {
+            return false;
+        };
+        let Some(cold) = &mut self.subscriptions[sub as usize] else {
+            return false;
+        };
+        hot.target = match (hot.paused, hot.video) {
+            (true, _) => NONE,
+            (false, true) => choose(publication.live(), cold.max_layer),
+            (false, false) => 0,
+        };
+        if hot.paused {
+            hot.current = NONE;
+        }
+        // A key frame of a codec that the subscriber has not would be in vain.
+        let readable = hot.payload_types[usize::from(publication.codec)] != NONE;
+        let needed = hot.video
+            && hot.target != NONE
+            && hot.target != hot.current
+            && readable
+            && !hot.stalled;
+        if needed {
+            publication.keys_wanted |= 1 << hot.target;
+            cold.key_asked = now;
+        }
+        needed
+    }
+
+    /// The live layers of a publication changed. True if that needs a key frame.
+    pub(super) fn aim_all(&mut self, index: u32, now: Micros) -> bool {
+        let Some(publication) = &mut self.publications[index as usize] else {
+            return false;
+        };
+        let subscribers = std::mem::take(&mut publication.subscribers);
+        let needed = subscribers
+            .iter()
+            .fold(false, |needed, sub| self.aim(*sub, now) | needed);
+        if let Some(publication) = &mut self.publications[index as usize] {
+            publication.subscribers = subscribers;
+        }
+        needed
     }
 }
 

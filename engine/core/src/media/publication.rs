@@ -186,6 +186,34 @@ impl Publication {
             .fold(0, |mask, (index, _)| mask | 1 << index)
     }
 
+    /// Layers that fell silent while others go on have stopped. When all are silent the picture stands still
+    /// (a shared screen may): who joins then still knows which layer to ask for. True if one stopped.
+    pub fn stop_silent(&mut self, now: Micros) -> bool {
+        let heard = |layer: &Layer| {
+            layer
+                .heard
+                .is_some_and(|at| now.since(at) <= LAYER_SILENT_US)
+        };
+        if !self.layers.iter().any(heard) {
+            return false;
+        }
+        let mut stopped = false;
+        for layer in &mut self.layers {
+            if layer.live && !heard(layer) {
+                layer.live = false;
+                stopped = true;
+            }
+        }
+        stopped
+    }
+
+    /// A level was heard, 127 is silence. True if it is the first of this interval.
+    pub fn hear(&mut self, level: u8) -> bool {
+        let first = self.loudest == 127 && level < 127;
+        self.loudest = self.loudest.min(level);
+        first
+    }
+
     /// The layer a rid names; without rids there is one.
     #[must_use]
     pub fn layer_of(&self, rid: Option<&[u8]>) -> Option<u8> {

@@ -102,8 +102,8 @@ impl Receive {
         let number = extend(self.highest, sequence);
         let ahead = number as i64 - self.highest as i64;
         if ahead > MAX_DROPOUT || ahead <= -(WINDOW as i64) {
-            if repeated {
-                return Arrival::Stale;
+            if repeated || padding_only {
+                return Arrival::Stale; // neither can vouch for a new beginning
             }
             if self.probation != Some(sequence) {
                 self.probation = Some(sequence.wrapping_add(1));
@@ -112,7 +112,7 @@ impl Receive {
             let lost = self.lost();
             *self = Self::new(sequence);
             self.lost_before = lost;
-            return match self.arrived(sequence, padding_only, false, wanted, now) {
+            return match self.arrived(sequence, false, false, wanted, now) {
                 Arrival::New(dense, _) => Arrival::Restarted(dense),
                 other => other,
             };

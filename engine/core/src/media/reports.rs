@@ -16,6 +16,10 @@ const PHASES: u64 = 4;
 const KEY_RETRY_US: u64 = 1_000_000;
 /// A compound is sent when it reaches this, to stay below any path's datagram.
 const COMPOUND_BYTES: usize = 1_000;
+/// Report blocks of one RR; the format allows 31.
+const BLOCKS: usize = 16;
+/// Sources named in one REMB: all that one peer may publish (S10), and more.
+const REMB_SOURCES: usize = 64;
 /// REMB begins here (one good camera), and moves between these.
 pub(super) const REMB_START_BPS: u64 = 1_500_000;
 const REMB_MIN_BPS: u64 = 150_000;
@@ -187,16 +191,7 @@ impl Router {
             let Some(publication) = &mut self.publications[index] else {
                 continue;
             };
-            let mut stopped = false;
-            for layer in &mut publication.layers {
-                if layer.live
-                    && publication.stream.video
-                    && layer.heard.is_none_or(|at| now.since(at) > LAYER_SILENT_US)
-                {
-                    layer.live = false;
-                    stopped = true;
-                }
-            }
+            let stopped = publication.stop_silent(now);
             let index = u32::try_from(index).expect("a slot");
             if stopped && self.aim_all(index, now) {
                 self.ask_key(index, now, sink);
@@ -261,7 +256,7 @@ impl Router {
                 builder.clear();
             }
         }
-        self.report_reception(slot, reporter, now, &mut builder);
+        self.report_reception(slot, reporter, now, &mut builder, sink);
         if !builder.bytes().is_empty() {
             sink.rtcp(to, builder.bytes());
         }
@@ -291,7 +286,14 @@ impl Router {
     }
 
     /// Report blocks on everything this peer publishes, and REMB if that is all it understands.
-    fn report_reception(&mut self, slot: usize, reporter: u32, now: Micros, builder: &mut Builder) {
+    fn report_reception(
+        &mut self,
+        slot: usize,
+        reporter: u32,
+        now: Micros,
+        builder: &mut Builder,
+        sink: &mut impl Sink,
+    ) {
         let Some(transport) = &mut self.transports[slot] else {
             return;
         };
@@ -335,7 +337,12 @@ impl Router {
         if blocks.is_empty() {
             return;
         }
-        for chunk in blocks.chunks(31) {
+        let to = transport.id;
+        for chunk in blocks.chunks(BLOCKS) {
+            if builder.bytes().len() + 24 * chunk.len() > COMPOUND_BYTES {
+                sink.rtcp(to, builder.bytes());
+                builder.clear();
+            }
             builder.receiver_report(reporter, chunk);
         }
         if remb && !estimates && !sources.is_empty() {
@@ -347,7 +354,8 @@ impl Router {
                 _ => now_bps + now_bps / 20,
             }
             .clamp(REMB_MIN_BPS, REMB_MAX_BPS);
-            builder.remb(reporter, transport.remb_bps, &sources);
+            let named = &sources[..sources.len().min(REMB_SOURCES)];
+            builder.remb(reporter, transport.remb_bps, named);
         }
     }
 }

@@ -2,6 +2,10 @@
 
 use crate::id::{PublicationId, SubscriptionId, TransportId};
 
+use super::publication::Layer;
+use super::receive::Receive;
+use super::Router;
+
 /// Counters of one publication, all layers together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PublicationStatistics {
@@ -17,7 +21,7 @@ pub struct PublicationStatistics {
     pub plis_sent: u64,
     /// Interarrival jitter of the layer heard last, RTP clock units.
     pub jitter: u64,
-    /// Layers that are live now.
+    /// Layers that are live now; if all are silent, those that were before.
     pub layers: u64,
     /// Packets dropped at the closed gate.
     pub gated: u64,
@@ -68,4 +72,50 @@ pub struct Statistics {
     pub malformed: u64,
     /// RTP or RTCP about an SSRC that is not that peer's business (S8).
     pub foreign_ssrc: u64,
+}
+
+impl Router {
+    /// All counters.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let transports = self.transports.iter().flatten();
+        let publications = self.publications.iter().flatten();
+        let subscriptions = self.subscriptions.iter().zip(&self.egress);
+        Statistics {
+            transports: transports.map(|entry| (entry.id, entry.counters)).collect(),
+            publications: publications
+                .map(|entry| {
+                    let lost = |layer: &Layer| {
+                        layer.lost_before + layer.receive.as_ref().map_or(0, Receive::lost)
+                    };
+                    let last = &entry.layers[usize::from(entry.last_layer)];
+                    let counters = PublicationStatistics {
+                        lost: entry.layers.iter().map(lost).sum(),
+                        jitter: last.receive.as_ref().map_or(0, Receive::jitter),
+                        layers: u64::from(entry.live().count_ones()),
+                        ..entry.counters
+                    };
+                    (entry.id, counters)
+                })
+                .collect(),
+            subscriptions: subscriptions
+                .filter_map(|(cold, hot)| {
+                    let cold = cold.as_ref()?;
+                    let sent = u64::from(hot.packets > 0);
+                    let counters = SubscriptionStatistics {
+                        packets: hot.packets,
+                        bytes: hot.bytes,
+                        nacks: cold.nacks,
+                        plis: cold.plis,
+                        retransmitted: cold.retransmitted,
+                        first_sequence: cold.first_sequence * sent,
+                        last_sequence: hot.last_sequence * sent,
+                    };
+                    Some((cold.id, counters))
+                })
+                .collect(),
+            malformed: self.malformed,
+            foreign_ssrc: self.foreign,
+        }
+    }
 }

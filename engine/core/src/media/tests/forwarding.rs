@@ -234,6 +234,26 @@ fn a_layer_that_stops_falls_back_and_returns() {
 }
 
 #[test]
+fn who_joins_a_picture_that_stands_still_asks_for_it() {
+    let mut story = Story::new();
+    story.publish(1, ALICE, simulcast());
+    let mut sources = three();
+    layers(&mut story, &mut sources, ALL, ALL);
+    story.pass(10_000);
+    story.subscribe(1, BOB, screen(77), 1);
+    assert_eq!(
+        story
+            .plis(ALICE)
+            .iter()
+            .map(|pli| pli.1)
+            .collect::<Vec<_>>(),
+        [503]
+    );
+    layers(&mut story, &mut sources, ALL, [false, false, true]);
+    assert_eq!(story.seen(BOB).len(), 2);
+}
+
+#[test]
 fn a_paused_subscription_gets_nothing_and_resumes_at_a_key_frame() {
     let mut story = Story::new();
     story.publish(1, ALICE, camera());
@@ -385,6 +405,16 @@ fn a_codec_the_subscriber_has_not_is_not_forwarded() {
     let seen = story.seen(BOB);
     assert_eq!(seen.len(), 2);
     assert_continuous(&seen);
+    // Nor does the publisher make key frames in vain.
+    alice.payload_type = 98;
+    story.plis(ALICE);
+    for _ in 0..100 {
+        let vp9 = alice.packet(true, &[0xc8, 0x01, 0x00, 0x00]);
+        story.rtp(ALICE, &vp9);
+        story.pass(33);
+    }
+    assert!(story.plis(ALICE).is_empty());
+    assert!(story.seen(BOB).is_empty());
 }
 
 #[test]

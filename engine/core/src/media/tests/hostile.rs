@@ -95,6 +95,61 @@ fn feedback_about_numbers_never_written_is_refused() {
 }
 
 #[test]
+fn a_publisher_that_starts_over_never_makes_us_use_a_number_twice() {
+    let mut story = Story::new();
+    story.publish(1, ALICE, microphone());
+    story.subscribe(1, BOB, speaker(55), 1);
+    let mut alice = Source::new(2_000, 111, 40_000);
+    for (sequence, padded) in [
+        (40_000, false),
+        (10_000, true),
+        (10_001, true),
+        (60_000, false),
+    ] {
+        alice.sequence = sequence;
+        for index in 0..20 {
+            let packet = if padded && index < 3 {
+                alice.packet(false, &[])
+            } else {
+                alice.sound()
+            };
+            story.rtp(ALICE, &packet);
+        }
+    }
+    let seen = story.seen(BOB);
+    assert!(seen.len() > 50, "{}", seen.len());
+    assert_continuous(&seen);
+}
+
+#[test]
+fn a_peer_that_publishes_and_receives_much_gets_reports_of_bearable_size() {
+    let mut story = Story::new();
+    for id in 0..40u32 {
+        let mut stream = microphone();
+        stream.ssrcs = vec![(5_000 + id, 0)];
+        story.publish(u64::from(id), ALICE, stream);
+        story.subscribe(u64::from(id), ALICE, speaker(100 + id), u64::from(id));
+    }
+    for round in 0..100 {
+        for id in 0..40 {
+            let packet = Source::new(5_000 + id, 111, round).sound();
+            story.rtp(ALICE, &packet);
+        }
+        story.pass(20); // the record checks every compound
+    }
+    let blocks = |compound: &[u8]| -> usize {
+        let reports = Compound::new(compound).filter_map(|packet| match packet {
+            Ok(Packet::ReceiverReport { reports, .. }) => Some(reports.count()),
+            _ => None,
+        });
+        reports.sum()
+    };
+    let compounds = story.record.rtcp.iter().map(|(_, _, bytes)| bytes);
+    let told: usize = compounds.map(|bytes| blocks(bytes)).sum();
+    assert!(told >= 40, "{told}");
+}
+
+#[test]
 fn nonsense_from_the_caller_is_refused() {
     let mut story = Story::new();
     let mut no_codec = camera();

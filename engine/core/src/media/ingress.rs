@@ -1,0 +1,346 @@
+//! An incoming RTP packet on its way to every copy of it.
+//!
+//! Not here: which stream it is (`learning`), how a copy is written (`subscription`), RTCP (`control`).
+
+use crate::id::{Micros, TransportId};
+
+use super::cache::Cache;
+use super::clock::Offset;
+use super::packet::Meta;
+use super::publication::{Publication, NONE};
+use super::receive::{Arrival, Receive};
+use super::router::{wake, Router, Stream, Transport};
+use super::rtp::{Header, Values};
+use super::subscription::{Egress, Face, Start, Subscription};
+use super::{Event, Sink};
+
+/// How long transport-cc feedback may wait: several packets per message, quick enough for an estimator.
+const FEEDBACK_US: u64 = 60_000;
+
+impl Router {
+    /// A decrypted, authenticated RTP packet. The buffer may be altered.
+    pub fn rtp(&mut self, from: TransportId, packet: &mut [u8], now: Micros, sink: &mut impl Sink) {
+        let Some(&slot) = self.transport_slots.get(&from) else {
+            return;
+        };
+        let Ok(mut header) = Header::parse(packet) else {
+            self.malformed += 1;
+            return;
+        };
+        let Some(stream) = self.find(slot, &header, packet, now) else {
+            self.foreign += 1;
+            return;
+        };
+        let (Some(transport), Some(publication)) = (
+            &mut self.transports[slot as usize],
+            &mut self.publications[stream.publication as usize],
+        ) else {
+            return;
+        };
+        let Ok(values) = Values::read(&header, packet, &publication.stream.extensions) else {
+            self.malformed += 1;
+            return;
+        };
+        if let (Some(number), true) = (values.transport_cc, publication.transport_cc) {
+            if transport.feedback_due.is_none() {
+                self.feedback.push(slot);
+            }
+            let due = transport.record(number, header.ssrc, now);
+            wake(&mut self.wake, due);
+        }
+        publication.counters.packets += 1;
+        publication.counters.bytes += packet.len() as u64;
+        let Some((codec, rtx)) = publication.codec_of(header.payload_type) else {
+            self.foreign += 1;
+            return;
+        };
+        if rtx != stream.rtx || usize::from(stream.layer) >= publication.layers.len() {
+            self.foreign += 1;
+            return;
+        }
+        if rtx {
+            // RFC 4588 section 4: the number repeated, then the payload. Nothing behind it is a probe.
+            let [high, low, _, ..] = *header.payload.of(packet) else {
+                return;
+            };
+            header.sequence = u16::from_be_bytes([high, low]);
+            header.payload.at += 2;
+            header.payload.len -= 2;
+        }
+        let admitted = publication.admit(stream, codec, &header, now);
+        if let Some(due) = publication.holes_due(stream.layer) {
+            wake(&mut self.wake, due);
+        }
+        let Some(admitted) = admitted else {
+            return;
+        };
+        if admitted.first {
+            sink.event(Event::FirstPacket(
+                publication.id,
+                stream.layer,
+                publication.stream.codecs[usize::from(codec)].payload_type,
+            ));
+        }
+        if admitted.restarted {
+            end_segments(publication, &mut self.egress, stream.layer);
+        }
+        if !publication.open {
+            publication.counters.gated += 1;
+            if admitted.revived {
+                self.aim_all(stream.publication, now);
+            }
+            return;
+        }
+        if !values.capture_time.is_empty() {
+            translate_capture_time(transport.offset, values, packet);
+        }
+        if let Some(level) = values.audio_level.filter(|_| admitted.newest) {
+            if publication.hear(level & 0x7f) {
+                let due = self.levels.hear(publication.group, stream.publication, now);
+                wake(&mut self.wake, due);
+            }
+        }
+        let kind = publication.kinds[usize::from(codec)];
+        let meta = Meta::read(&header, values, codec, kind, packet);
+        if !publication.subscribers.is_empty() {
+            let video = publication.stream.video;
+            publication.layers[usize::from(stream.layer)]
+                .cache
+                .get_or_insert_with(|| Cache::new(video))
+                .put(admitted.dense, meta, packet);
+        }
+        if admitted.revived {
+            self.aim_all(stream.publication, now);
+        }
+        self.fan_out(stream, &admitted, &meta, packet, now, sink);
+        let Some(publication) = &mut self.publications[stream.publication as usize] else {
+            return;
+        };
+        if meta.key {
+            publication.keys_wanted &= !(1 << stream.layer);
+        }
+        if publication.keys_wanted != 0 {
+            self.ask_key(stream.publication, now, sink);
+        }
+    }
+
+    /// The copies of one packet.
+    fn fan_out(
+        &mut self,
+        stream: Stream,
+        admitted: &Admitted,
+        meta: &Meta,
+        packet: &[u8],
+        now: Micros,
+        sink: &mut impl Sink,
+    ) {
+        let Some(publication) = &self.publications[stream.publication as usize] else {
+            return;
+        };
+        let layer = stream.layer;
+        let dense = admitted.dense;
+        for &sub in &publication.subscribers {
+            let hot = &mut self.egress[sub as usize];
+            let mut switched = false;
+            if hot.current != layer {
+                let due = if hot.video {
+                    meta.key && (hot.target == layer || hot.current == NONE && layer < hot.target)
+                } else {
+                    admitted.newest && hot.target == layer
+                };
+                if !due || hot.target == NONE || hot.stalled {
+                    continue;
+                }
+                if hot.payload_types[usize::from(meta.codec)] == NONE {
+                    continue;
+                }
+                let Some(cold) = &mut self.subscriptions[sub as usize] else {
+                    continue;
+                };
+                begin(publication, hot, cold, layer, dense, meta, now);
+                switched = true;
+            }
+            if dense < hot.first {
+                continue;
+            }
+            let payload_type = hot.payload_types[usize::from(meta.codec)];
+            if payload_type == NONE {
+                hot.current = NONE; // a codec that cannot be mapped: go on at the next that can
+                continue;
+            }
+            let Some(slot) = sink.rtp(hot.to) else {
+                hot.stalled = true;
+                hot.current = NONE;
+                continue;
+            };
+            let sequence = dense.wrapping_add(hot.deltas.sequence);
+            let mut face = Face {
+                payload_type,
+                sequence: sequence as u16,
+                ssrc: hot.ssrc,
+                original: None,
+                transport_cc: None,
+                now,
+            };
+            if hot.stamped && hot.extensions.transport_cc != 0 {
+                face.transport_cc = stamp(&mut self.transports[hot.transport as usize]);
+            }
+            let len = hot.compose(slot, &face, &hot.deltas, meta, packet);
+            sink.rtp_done(len.unwrap_or(0));
+            if let Some(len) = len {
+                hot.sent(sequence, meta, len, now);
+                if switched && hot.video {
+                    if let Some(cold) = &self.subscriptions[sub as usize] {
+                        sink.event(Event::Keyframe(cold.id));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A packet that is new.
+#[derive(Clone, Copy, Debug)]
+struct Admitted {
+    /// Its number without the padding in between.
+    dense: u64,
+    /// Nothing newer came before.
+    newest: bool,
+    /// Numbers started over with it.
+    restarted: bool,
+    /// Its layer was silent.
+    revived: bool,
+    /// Its layer was never heard before.
+    first: bool,
+}
+
+impl Publication {
+    /// Account for a packet (for RTX: the packet repeated). None: nothing to forward.
+    fn admit(
+        &mut self,
+        stream: Stream,
+        codec: u8,
+        header: &Header,
+        now: Micros,
+    ) -> Option<Admitted> {
+        let layer = &mut self.layers[usize::from(stream.layer)];
+        if layer.receive.is_none() && stream.rtx {
+            return None;
+        }
+        let negotiated = &self.stream.codecs[usize::from(codec)];
+        let wanted = negotiated.nack && self.open && !self.subscribers.is_empty();
+        let receive = layer
+            .receive
+            .get_or_insert_with(|| Receive::new(header.sequence));
+        let empty = header.payload.is_empty();
+        let arrival = receive.arrived(header.sequence, empty, stream.rtx, wanted, now);
+        if receive.take_overflow() && self.stream.video && self.open {
+            self.keys_wanted |= 1 << stream.layer;
+        }
+        let (dense, newest, restarted) = match arrival {
+            Arrival::New(dense, newest) => (dense, newest, false),
+            Arrival::Restarted(dense) => (dense, true, true),
+            Arrival::Closed | Arrival::Stale => return None,
+        };
+        if !stream.rtx {
+            receive.clocked(header.timestamp, negotiated.clock_rate, now);
+        }
+        if restarted {
+            let fresh = layer.receive.take();
+            layer.start_over();
+            layer.receive = fresh;
+        }
+        layer.heard = Some(now);
+        let revived = !std::mem::replace(&mut layer.live, true);
+        let first = !std::mem::replace(&mut layer.announced, true);
+        self.codec = codec;
+        self.last_layer = stream.layer;
+        Some(Admitted {
+            dense,
+            newest,
+            restarted,
+            revived,
+            first,
+        })
+    }
+
+    /// When the next request for missing packets of a layer is due.
+    fn holes_due(&self, layer: u8) -> Option<Micros> {
+        self.layers[usize::from(layer)].receive.as_ref()?.due()
+    }
+}
+
+impl Transport {
+    /// Note an arrival for transport-cc feedback; returns when that is due.
+    fn record(&mut self, number: u16, ssrc: u32, now: Micros) -> Micros {
+        let full = self.recorder.record(number, ssrc, now);
+        let due = if full {
+            now
+        } else {
+            Micros(now.0 + FEEDBACK_US)
+        };
+        let due = self.feedback_due.map_or(due, |before| before.min(due));
+        self.feedback_due = Some(due);
+        due
+    }
+}
+
+/// A layer's numbers started over: its copies end, and video needs a key frame to begin again.
+pub(super) fn end_segments(publication: &mut Publication, egress: &mut [Egress], layer: u8) {
+    for &sub in &publication.subscribers {
+        let hot = &mut egress[sub as usize];
+        if hot.current == layer {
+            hot.current = NONE;
+        }
+    }
+    if publication.stream.video {
+        publication.keys_wanted |= 1 << layer;
+    }
+}
+
+/// The next transport-wide number of a transport.
+pub(super) fn stamp(transport: &mut Option<Transport>) -> Option<u16> {
+    let transport = transport.as_mut()?;
+    transport.stamped += 1;
+    Some(transport.stamped as u16)
+}
+
+/// A new segment of a subscription, at this packet.
+fn begin(
+    publication: &Publication,
+    hot: &mut Egress,
+    cold: &mut Subscription,
+    layer: u8,
+    dense: u64,
+    meta: &Meta,
+    now: Micros,
+) {
+    let entry = &publication.layers[usize::from(layer)];
+    let before = cold
+        .segments
+        .back()
+        .and_then(|last| publication.layers.get(usize::from(last.layer)))
+        .and_then(|layer| layer.clock);
+    let start = Start {
+        dense,
+        layer,
+        epoch: entry.epoch,
+        clock_rate: publication.clock_rate(meta.codec),
+        clocks: entry.clock.zip(before),
+    };
+    cold.begin(hot, start, meta, now);
+}
+
+/// Rewrite abs-capture-time to our NTP clock, which our sender reports use too.
+fn translate_capture_time(offset: Offset, values: Values, packet: &mut [u8]) {
+    let at = usize::from(values.capture_time.at);
+    let Some(place) = packet.get_mut(at..at + 8) else {
+        return;
+    };
+    let theirs = place
+        .iter()
+        .fold(0, |all, byte| all << 8 | u64::from(*byte));
+    if let Some(ours) = offset.ours(theirs) {
+        place.copy_from_slice(&ours.to_be_bytes());
+    }
+}
