@@ -128,7 +128,9 @@ class Colour(VideoStreamTrack):
 class Ears:
     """The last second of sound."""
 
-    samples: deque[np.ndarray[Any, Any]] = field(default_factory=lambda: deque(maxlen=50))
+    samples: deque[tuple[float, np.ndarray[Any, Any]]] = field(
+        default_factory=lambda: deque(maxlen=50)
+    )
     frames: int = 0
 
     async def listen(self, track: MediaStreamTrack) -> None:
@@ -136,14 +138,17 @@ class Ears:
             while True:
                 frame = await track.recv()
                 flat = frame.to_ndarray().reshape(-1)
-                self.samples.append(flat[:: len(frame.layout.channels)].copy())
+                mono = flat[:: len(frame.layout.channels)].copy()
+                self.samples.append((time.monotonic(), mono))
                 self.frames += 1
 
     def tones(self) -> list[list[float]]:
         """[Hz, dB] of the strongest peaks of the last second; empty when silent."""
-        if len(self.samples) < 25:
+        since_s = time.monotonic() - 1.2
+        recent = [mono for at_s, mono in self.samples if at_s > since_s]
+        if len(recent) < 25:
             return []
-        sound = np.concatenate(list(self.samples)).astype(np.float64) / 32768
+        sound = np.concatenate(recent).astype(np.float64) / 32768
         size = len(sound)
         level_db = 20 * np.log10(np.abs(np.fft.rfft(sound * np.hanning(size))) / size * 4 + 1e-9)
         peaks: list[list[float]] = []

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,13 +64,14 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def stage(folder: Path) -> AsyncIterator[Stage]:
+async def stage(folder: Path, *, admins: Sequence[str] = ()) -> AsyncIterator[Stage]:
     async with Prosody() as server:
         sections = {
             "xmpp": {
                 "component": server.component,
                 "secret": server.component_secret,
                 "port": server.component_port,
+                "admins": list(admins),
             },
             "conferences": [{"slug": "demo", "title": "Demo", "xmpp": [f"demo@{server.muc}"]}],
         }
@@ -124,6 +125,14 @@ def sees(peer: PeerProcess, rgb: str) -> Any:
     return look
 
 
+def both_kinds(peer: PeerProcess) -> Any:
+    async def look() -> bool:
+        counters = await peer.ask("statistics")
+        return {c["kind"] for c in counters if c["received"] > 20} == {"audio", "video"}
+
+    return look
+
+
 async def test_two_people_hear_and_see_each_other(tmp_path: Path) -> None:
     async with (
         stage(tmp_path) as scene,
@@ -140,5 +149,119 @@ async def test_two_people_hear_and_see_each_other(tmp_path: Path) -> None:
         for peer in (bob, carol):
             await peer.ask("speak", on=True)
         for peer in (bob, carol):
-            counters = await peer.ask("statistics")
-            assert {c["kind"] for c in counters if c["received"] > 20} == {"audio", "video"}
+            await eventually("packets of both kinds", both_kinds(peer))
+
+
+async def moderator_says(peer: PeerProcess, text: str, answer: str) -> None:
+    await peer.ask("say", text=text)
+
+    async def look() -> bool:
+        return any(answer in line["text"] for line in await peer.ask("texts"))
+
+    await eventually(f"answer to {text}", look)
+
+
+def happened(peer: PeerProcess, what: str) -> Any:
+    async def look() -> list[dict[str, Any]]:
+        return [item for item in await peer.ask("happened") if item["what"] == what]
+
+    return look
+
+
+def no_longer(claim: Any) -> Any:
+    async def look() -> bool:
+        return not await claim()
+
+    return look
+
+
+async def lost(peer: PeerProcess) -> int:
+    """RTP sequence numbers that never came."""
+    return sum(c["lost"] for c in await peer.ask("statistics") if c["type"] == "inbound-rtp")
+
+
+async def received(peer: PeerProcess) -> int:
+    return sum(c["received"] for c in await peer.ask("statistics") if c["kind"] == "audio")
+
+
+async def test_mute_by_a_moderator_calling_out_and_leaving(tmp_path: Path) -> None:
+    async with (
+        stage(tmp_path, admins=["bob@call.test"]) as scene,
+        scene.person("bob") as bob,
+        scene.person("carol", "--plain") as carol,
+    ):
+        await bob.ask("call", focus=scene.focus, timeout_s=30)
+        await bob.ask("speak", on=False)
+        await moderator_says(bob, "!conf call carol@call.test", "Calling carol@call.test.")
+        await eventually("carol is called", happened(carol, "session-initiate"))
+        await eventually("carol is heard", hears(bob, TONE_HZ["carol"]))
+        await eventually("carol is seen", sees(bob, RGB["carol"]))
+
+        await moderator_says(bob, "!conf mute carol", "carol is muted.")
+        await eventually("carol is silent", no_longer(hears(bob, TONE_HZ["carol"])), timeout_s=3)
+        await eventually("carol is told", happened(carol, "session-info"))
+        await moderator_says(bob, "!conf unmute carol", "carol may speak again")
+        await moderator_says(bob, "!conf status", "2 in the call")
+
+        await carol.ask("hang_up")
+        await moderator_says(bob, "!conf status", "1 in the call")
+        await moderator_says(bob, "!conf end", "The call has ended.")
+        await eventually("bob is told", happened(bob, "session-terminate"))
+
+
+async def test_a_killed_client_is_gone_in_time(tmp_path: Path) -> None:
+    async with (
+        stage(tmp_path) as scene,
+        scene.person("bob") as bob,
+        scene.person("carol", "--plain") as carol,
+    ):
+        await bob.ask("call", focus=scene.focus, timeout_s=30)
+        await carol.ask("call", focus=scene.focus, timeout_s=30)
+        await bob.ask("speak", on=False)
+        await eventually("carol is heard", hears(bob, TONE_HZ["carol"]))
+        await carol.kill()
+
+        async def alone() -> bool:
+            await bob.ask("say", text="!conf status")
+            await asyncio.sleep(1)
+            return any("1 in the call" in line["text"] for line in await bob.ask("texts"))
+
+        # Prosody's smacks keeps her presence for minutes: only the silence of her media counts.
+        await eventually("carol is gone", alone, timeout_s=36)
+
+
+async def test_parley_and_prosody_may_die_without_costing_a_packet(tmp_path: Path) -> None:
+    async with (
+        stage(tmp_path) as scene,
+        scene.person("bob") as bob,
+        scene.person("carol", "--plain") as carol,
+    ):
+        await bob.ask("call", focus=scene.focus, timeout_s=30)
+        await carol.ask("call", focus=scene.focus, timeout_s=30)
+        await bob.ask("speak", on=False)
+        await eventually("carol is heard", hears(bob, TONE_HZ["carol"]))
+        before = await received(bob)
+
+        await scene.parley.kill()
+        await asyncio.sleep(5)
+        assert await received(bob) - before > 200  # 50 packets a second went on
+        await scene.parley.start()
+        await moderator_says(bob, "!conf status", "2 in the call")
+
+        await scene.server.restart(down_s=2)
+        await asyncio.sleep(3)
+        assert await hears(bob, TONE_HZ["carol"])()
+        assert await lost(bob) == 0
+        assert await bob.ask("state") == await carol.ask("state") == "connected"
+
+
+async def test_a_readopted_call_ends_when_its_client_hangs_up(tmp_path: Path) -> None:
+    async with stage(tmp_path) as scene, scene.person("bob") as bob:
+        await bob.ask("call", focus=scene.focus, timeout_s=30)
+        await scene.parley.kill()
+        await scene.parley.start()
+        await moderator_says(bob, "!conf status", "1 in the call")
+        await bob.ask("mute")
+        await bob.ask("unmute")
+        await bob.ask("hang_up")
+        await moderator_says(bob, "!conf status", "Nobody is in the call")

@@ -201,8 +201,9 @@ class Inbound:
             await self._context.inbox.done(row.id)  # unbound meanwhile
             return
         command = commands.split(say.text)
-        if command is not None and row.payload.get("live") is True:
-            await self._command(conference, place, say, command)
+        if command is not None:
+            if row.payload.get("fresh") is True:
+                await self._command(conference, place, say, command)
             await self._context.inbox.done(row.id)
             return
         try:

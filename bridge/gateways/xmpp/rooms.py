@@ -17,6 +17,7 @@ from typing import Final
 from xml.etree.ElementTree import Element
 
 from bridge.conference.errors import Malformed, Refused, Unavailable
+from bridge.conference.ids import Role
 from bridge.conference.ports import ConferenceRecord
 from bridge.gateway import Context
 from bridge.gateways.xmpp import disco, muc, names
@@ -39,6 +40,7 @@ MAX_PAGES: Final = 500  # of one catch-up
 LOOK_PAGES: Final = 20  # when looking for one of our own lines
 PROGRESS_EVERY_S: Final = 5.0  # the inbox deduplicates, so the mark may lag
 OVERLAP_MS: Final = 60_000  # clocks of two servers
+FRESH_MS: Final = 60_000  # an older command found in the archive would surprise everybody
 MAX_ECHOES: Final = 4_096
 MAX_OWN_IDS: Final = 5_000
 
@@ -278,16 +280,18 @@ class Room:
     def _payload(self, line: muc.Line) -> dict[str, object]:
         present = self.roster.by_nick.get(line.nick)
         account = muc.account_of(line, self.address, present)
+        is_known = present is not None and self.roster.account(present) == account
         return {
             "room": self.address,
             "account": account.address,
             "name": line.nick,
-            "role": int(present.rank) if present is not None and not line.is_delayed else 1,
+            "role": int(present.rank if present is not None and is_known else Role.MEMBER),
             "text": f"* {line.text}" if line.is_correction else line.text,
             "emote": line.is_emote,
             "at_ms": line.at_ms,
-            # Commands count when given, not when found in an archive; nor as a correction (S33).
-            "live": not (line.is_delayed or line.is_correction),
+            # A command counts while it is fresh, also when it was typed during a restart; never as a
+            # correction (S33).
+            "fresh": not line.is_correction and _now_ms() - line.at_ms < FRESH_MS,
         }
 
     def _advance(self, line: muc.Line) -> None:
