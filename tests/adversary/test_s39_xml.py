@@ -15,6 +15,7 @@ from xml.etree.ElementTree import Element
 import pytest
 
 from bridge.conference.errors import Malformed
+from bridge.gateways.xmpp import link
 from bridge.gateways.xmpp.guard import MAX_DEPTH, MAX_STANZA_BYTES, Guard, Opened, Stanza
 from bridge.gateways.xmpp.link import Link
 from tests.gateways.xmpp.fakes import until
@@ -130,7 +131,7 @@ async def server(*openings: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
 
 @contextlib.asynccontextmanager
 async def component(port: int, stanzas: list[Element]) -> AsyncIterator[Link]:
-    link = Link(
+    stream = Link(
         "conf.call.test",
         "secret",
         "127.0.0.1",
@@ -139,9 +140,9 @@ async def component(port: int, stanzas: list[Element]) -> AsyncIterator[Link]:
         on_up=lambda: None,
         on_down=lambda: None,
     )
-    task = asyncio.create_task(link.run())
+    task = asyncio.create_task(stream.run())
     try:
-        yield link
+        yield stream
     finally:
         task.cancel()
         await asyncio.wait([task])
@@ -149,8 +150,9 @@ async def component(port: int, stanzas: list[Element]) -> AsyncIterator[Link]:
 
 @pytest.mark.parametrize("name", CASES)
 async def test_the_stream_is_dropped_and_the_next_one_works(
-    name: str, caplog: pytest.LogCaptureFixture
+    name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(link, "BACKOFF_FIRST_S", 0.02)
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.INFO, "asyncio")
     good = HEADER + MESSAGE % b"good morning"
@@ -166,20 +168,20 @@ async def test_stanzas_for_others_and_forged_answers_are_dropped() -> None:
     foreign = b"<message from='a@call.test' to='x@other.test'><body>no</body></message>"
     stanzas: list[Element] = []
     async with server(HEADER + foreign + MESSAGE % b"yes") as (port, said):
-        async with component(port, stanzas) as link:
+        async with component(port, stanzas) as stream:
             await until(lambda: stanzas, timeout_s=5)
             assert len(stanzas) == 1
             iq = Element(
                 "{jabber:client}iq",
                 {"to": "bob@call.test/x", "from": "d@conf.call.test", "type": "get"},
             )
-            asking = asyncio.create_task(link.request(iq, timeout_s=5))
+            asking = asyncio.create_task(stream.request(iq, timeout_s=5))
             await asyncio.sleep(0.05)
             for sender, kind in (("eve@call.test/x", "result"), ("bob@call.test", "result")):
-                link.received(_answer(iq, sender, kind))
+                stream.received(_answer(iq, sender, kind))
             await asyncio.sleep(0.01)
             assert not asking.done()
-            link.received(_answer(iq, "bob@call.test/x", "result"))
+            stream.received(_answer(iq, "bob@call.test/x", "result"))
             assert (await asking).get("type") == "result"
         assert b"<handshake" in said[0]
 

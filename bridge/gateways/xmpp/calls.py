@@ -6,6 +6,7 @@ Not here: the session itself (`call`).
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ from bridge.gateways.xmpp.wire import Wire
 log = logging.getLogger(__name__)
 
 MAX_CALLS: Final = 1_000
+FAREWELL_S: Final = 30.0
 MAX_CALLS_PER_PERSON: Final = 4  # devices of one bare JID, and a ringing one
 
 _RINGS: Final = {
@@ -51,7 +53,15 @@ _SIGNALLING: Final = (table.State.RINGING, table.State.INCOMING, table.State.ACT
 class Calls:
     """`run` hosts the call tasks; everything else is synchronous and quick."""
 
-    def __init__(self, context: Context, wire: Wire, find: FindConference, admit: Admit) -> None:
+    def __init__(
+        self,
+        context: Context,
+        wire: Wire,
+        find: FindConference,
+        admit: Admit,
+        up: asyncio.Event,
+    ) -> None:
+        self._up = up
         self._context = context
         self._wire = wire
         self._find = find
@@ -101,11 +111,19 @@ class Calls:
             await self._context.legs.forget(saved.leg.id)
         except (Refused, Unavailable) as why:
             log.warning("lost leg not ended", extra={"why": str(why)})
-        try:
+        with contextlib.suppress(Malformed):  # unreadable: its peer cannot be named
             facts = cs.from_wire_state(saved.leg.id, saved.wire_state)
-            Call(self._context, self._wire, facts, self._find, self._admit).farewell()
-        except (Malformed, Unavailable):
-            log.debug("peer of a lost leg not told")
+            call = Call(self._context, self._wire, facts, self._find, self._admit)
+            if self._tasks is not None:
+                self._tasks.create_task(self._farewell_when_up(call), name="xmpp-farewell")
+
+    async def _farewell_when_up(self, call: Call) -> None:
+        try:
+            async with asyncio.timeout(FAREWELL_S):
+                await self._up.wait()
+            call.farewell()
+        except (TimeoutError, Unavailable):
+            log.debug("peer of a lost leg not told")  # its own ICE has noticed by now
 
     # --- making ------------------------------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ class XmppGateway:
             on_down=self._on_down,
         )
         door = Door(context, self._link.domain, self._places)
-        self._calls = Calls(context, self._link, door.find, door.admit)
+        self._calls = Calls(context, self._link, door.find, door.admit, self._up)
         self._inbound = Inbound(context, self._link, self._calls, self._places, door)
         self._outbound = Outbound(context, self._places)
 
