@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 EXTERNAL_WAIT_S: Final = 60.0  # compose starts services in any order
 RESPAWN_RETRY_S: Final = 1.0
+RECONNECT_S: Final = 0.3
 STOP_S: Final = 4.0
 PROBE_S: Final = 1.0
 
@@ -103,7 +104,11 @@ class MediaWorker:
                     self._process.poll()  # reap it
                 try:
                     await self._spawn()
+                    # A dying worker's socket may have taken one more connection: ask again.
+                    await self.client.connected(RECONNECT_S)
                     break
+                except client.ClientError:
+                    continue
                 except Unavailable as why:
                     log.error("media worker not restarted", extra={"why": str(why)})
                     await asyncio.sleep(RESPAWN_RETRY_S)

@@ -1,0 +1,1 @@
+"""Composition: order of start and end, restoring, text out."""
