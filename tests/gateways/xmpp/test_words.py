@@ -140,17 +140,12 @@ def test_a_clean_name_is_short_visible_and_stable(name: str) -> None:
         ("ﬁne Ｗidth", "fine Width"),
         ("a\nb\tc", "abc"),
         ("  spaced   out  ", "spaced out"),
-        ("Z" + "\u0301" * 50, "Z\u0301\u0301"),
+        ("q" + "\u0301" * 50, "q" + "\u0301" * names.MAX_MARKS),
         ("x" * 10_000, "x" * names.MAX_NICK),
     ],
 )
 def test_names_that_play_tricks(raw: str, clean: str) -> None:
-    got = names.clean_name(raw)
-    assert got.replace("Ź", "Z\u0301")[: len(clean) + 1].startswith(clean[:1])
-    if "\u0301" in raw:
-        assert sum(unicodedata.combining(c) > 0 for c in got) <= names.MAX_MARKS
-    else:
-        assert got == clean
+    assert names.clean_name(raw) == clean
 
 
 @pytest.mark.parametrize(
@@ -286,7 +281,7 @@ def test_the_secret_stays_on_the_machine_or_under_tls(host: str, tls: bool, allo
     if allowed:
         link.refuse_plain_secret(host, tls)
     else:
-        with pytest.raises(Refused, match="xmpp.tls"):
+        with pytest.raises(Refused, match=r"xmpp\.tls"):
             link.refuse_plain_secret(host, tls)
 
 
