@@ -19,6 +19,7 @@ from sfu.redact import FieldFormatter, Redaction
 
 EXIT_LOCKED = 3  # another worker holds the lock
 EXIT_PORT = 4  # the UDP port cannot be bound
+EXIT_FILES = 5  # the state directory is not usable
 
 
 def _address(text: str) -> str:
@@ -64,14 +65,21 @@ def main(argv: list[str] | None = None) -> int:
     except Locked:
         log.error("another worker holds the lock")
         return EXIT_LOCKED
+    except OSError as why:
+        log.error("the lock file cannot be opened: %s", why.strerror)
+        return EXIT_FILES
     try:
         plane = NativePlane(tuple(options.listen), options.port)
     except OSError as why:
         log.error("the UDP port cannot be bound: %s", why.strerror)
+        lock.release()
         return EXIT_PORT
     addresses = tuple(options.advertise or options.listen)
     try:
         asyncio.run(serve(plane, options.socket, addresses, orphan_s=options.orphan_s))
+    except OSError as why:
+        log.error("the control socket cannot be opened: %s", why.strerror)
+        return EXIT_FILES
     finally:
         lock.release()
     return 0

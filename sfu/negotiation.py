@@ -263,14 +263,25 @@ def _parameter(codec: Codec, name: str, default: str) -> str:
     return codec.parameter(name) or default
 
 
-def agreed_codecs(ours: tuple[Codec, ...], answered: tuple[Codec, ...]) -> tuple[Codec, ...]:
-    """What remains of our offered codecs after the peer's answer, in the peer's order, feedback common to both."""
+def agreed_codecs(ours: tuple[Codec, ...], theirs: tuple[Codec, ...]) -> tuple[Codec, ...]:
+    """What we may send: their payload types of formats that we named too, feedback common to both.
+
+    Numbers are compared first. Only a format of ours whose number they do not use at all is looked up by
+    its meaning, or an answer that took one H264 variant of several would revive the others.
+    """
+    by_number = {c.payload_type: c for c in ours}
+    theirs_numbers = {c.payload_type for c in theirs}
+    unnumbered = [c for c in ours if c.payload_type not in theirs_numbers]
     agreed: list[Codec] = []
-    for theirs in answered:
-        mine = next((c for c in ours if _same_format(c, theirs)), None)
-        if mine is not None:
-            feedback = tuple(f for f in mine.feedback if f in theirs.feedback)
-            agreed.append(replace(mine, payload_type=theirs.payload_type, feedback=feedback))
+    for codec in theirs:
+        mine = by_number.get(codec.payload_type)
+        if mine is None or not _same_format(mine, codec):
+            mine = next((c for c in unnumbered if same_codec(c, codec)), None)
+            if mine is None:
+                continue
+            unnumbered.remove(mine)
+        feedback = tuple(f for f in mine.feedback if f in codec.feedback)
+        agreed.append(replace(mine, payload_type=codec.payload_type, feedback=feedback))
     return tuple(agreed)
 
 

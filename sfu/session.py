@@ -93,6 +93,9 @@ class Session:
         self._is_restart_wanted = False
         self._is_dirty = False  # something changed since our last offer
         self._peer_offers = False
+        self._has_negotiated = (
+            False  # a description was asked for, even if there was nothing to say
+        )
         self._has_chosen = False  # a compact session that once subscribed follows only that
         self._limits: protocol.Limits | None = None
 
@@ -110,7 +113,8 @@ class Session:
             raise Refused("nothing in common")
         remotes = self._remotes(plans, offered.bundle)
 
-        self._turn, self._numbers, self._peer_offers = next_turn, numbers, True
+        self._turn, self._numbers = next_turn, numbers
+        self._peer_offers = self._has_negotiated = True
         lines = [self._line_of(plan, offered.bundle) for plan in plans]
         for mid, remote in remotes.items():
             self._hear_offered_transport(self._lines[mid].transport, remote)
@@ -182,6 +186,7 @@ class Session:
     def make_offer(self, *, restart_ice: bool) -> Description:
         """An offer of everything this session should have now."""
         next_turn = turn(self._turn, Word.MAKE_OFFER)
+        self._has_negotiated = True
         if self.profile.channels and not any(
             line.kind is MediaKind.APPLICATION for line in self._lines.values()
         ):
@@ -280,6 +285,7 @@ class Session:
         else:
             track.match, track.wanted_mid = command.match, command.mid
             track.layers, track.source = command.layers, command.source
+            self.group.source_changed(track)
         self._bind_all()
 
     def unexpect(self, track: Track) -> None:
@@ -349,6 +355,7 @@ class Session:
             raise Refused("a session does not receive its own track")
         known = self.subscriptions.get(track.id)
         if known is not None:
+            known.stream_label, known.track_label = command.stream_label, command.track_label
             self.want(track, command.wish)
             return
         self.subscriptions[track.id] = Subscription(
@@ -409,7 +416,7 @@ class Session:
             self.group.follow()
             return
         self._is_dirty = True
-        if self._lines:
+        if self._has_negotiated:
             self._report_need()
 
     def _place(self, lines: list[Line], *, may_grow: bool) -> None:

@@ -505,3 +505,75 @@ async def test_one_sessions_fault_ends_that_session_only(bench: Bench) -> None:
     assert protocol.Closed("bob", "bug") in bench.events()
     assert bench.failure(broken) == "unknown_session"
     bench.described(protocol.Offer("ann", offer(section("0", VIDEO, SEND, track="cid-cam"))))
+
+
+async def test_one_h264_variant_of_several_is_the_only_one_sent(bench: Bench) -> None:
+    def h264(number: int, mode: str, level: str) -> Codec:
+        parameters = (("packetization-mode", mode), ("profile-level-id", level))
+        return Codec(number, "H264", 90_000, 1, parameters)
+
+    profile = replace(EACH, video=(h264(102, "1", "42e01f"),))
+    bench.done(protocol.Open("ann", "room", EACH))
+    bench.done(protocol.Expect("ann", "cam", VIDEO, "camera", match=("cid",)))
+    bench.done(protocol.Open("bob", "room", profile))
+    bench.done(protocol.Subscribe("bob", "cam"))
+    theirs = (h264(120, "0", "42e01f"), h264(121, "1", "42001f"), h264(122, "1", "640c1f"))
+    described = bench.described(
+        protocol.Offer("bob", offer(section("0", VIDEO, RECV, codecs=theirs)))
+    )
+    assert [c.payload_type for c in described.sections[0].codecs] == [121]
+    (stream,) = bench.plane.subscriptions.values()
+    assert [c.payload_type for c in stream.codecs] == [121]
+
+
+async def test_fixed_numbers_down_are_the_peers(bench: Bench) -> None:
+    """What we receive comes under our numbers, what we send goes under theirs (RFC 3264 section 5.1)."""
+    bench.publisher("ann", AUDIO, "mic")
+    bench.done(protocol.Open("dino", "room", replace(COMPACT, fixed_payload_types=True)))
+    theirs = (replace(OPUS, payload_type=97),)
+    bench.described(
+        protocol.Offer("dino", offer(section("0", AUDIO, BOTH, codecs=theirs), bundle=False))
+    )
+    (stream,) = bench.plane.subscriptions.values()
+    assert [(c.payload_type, c.name) for c in stream.codecs] == [(97, "opus")]
+
+
+async def test_an_empty_offer_is_refused_and_wanted_once_there_is_something(bench: Bench) -> None:
+    bench.publisher()
+    bench.done(protocol.Open("bob", "room", EACH))
+    assert bench.failure(protocol.MakeOffer("bob")) == "refused"
+    bench.events()
+    bench.done(protocol.Subscribe("bob", "cam"))
+    assert protocol.NegotiationNeeded("bob", 0, 1, True) in bench.events()
+
+
+async def test_a_thousand_sessions_leave_nothing_behind(bench: Bench) -> None:
+    """R12 in small."""
+    for number in range(250):
+        bench.publisher("ann", VIDEO, "cam")
+        bench.done(protocol.Open("bob", f"room{number}" if number % 2 else "room", EACH))
+        bench.do(protocol.Subscribe("bob", "cam"))
+        bench.described(protocol.Offer("bob", offer(section("0", VIDEO, RECV))))
+        bench.done(protocol.Close("ann"))
+        bench.done(protocol.Close("bob"))
+        bench.events()
+    worker, plane = bench.worker, bench.plane
+    assert not plane.transports
+    assert not worker._sessions
+    assert not worker._groups
+    assert not worker._tracks
+    assert not worker._by_transport
+    assert len(worker._answers) <= protocol.ANSWERS_KEPT + 250 * 4
+
+
+async def test_answers_are_kept_for_the_last_commands_only(bench: Bench) -> None:
+    bench.done(protocol.Open("ann", "room", EACH))
+    key = CommandKey("me", 1, "mine")
+    offered = protocol.Offer("ann", offer(section("0", AUDIO, SEND)))
+    first = bench.worker.carry_out(key, offered)
+    assert bench.worker.carry_out(key, offered) == first
+    for _ in range(protocol.ANSWERS_KEPT):
+        bench.done(protocol.RestartIce("ann"))
+    again = bench.worker.carry_out(key, offered)
+    assert isinstance(again, protocol.Described)
+    assert again != first, "forgotten, so done again: a restart was due"
