@@ -272,9 +272,6 @@ impl Router {
             if let Some(receive) = &mut layer.receive {
                 receive.forget_missing();
             }
-            if let Some(cache) = &mut layer.cache {
-                cache.clear(); // nobody hears the last second again
-            }
         }
         for &sub in &entry.subscribers {
             self.egress[sub as usize].current = NONE;
