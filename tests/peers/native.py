@@ -248,14 +248,18 @@ async def _main() -> None:
     options.add_argument("--token", required=True)
     options.add_argument("--tone-hz", type=int, default=440)
     options.add_argument("--rgb", default="200,30,30")
+    options.add_argument(
+        "--connections", type=int, choices=(0, 1, 2), default=0
+    )  # 0: the SDK's choice
     options.add_argument("--no-audio", action="store_true")
     options.add_argument("--no-video", action="store_true")
     given = options.parse_args()
     red, green, blue = (int(v) for v in given.rgb.split(","))
     client = Client(given.tone_hz, (red, green, blue))
-    await asyncio.wait_for(
-        client.room.connect(given.url, given.token, rtc.RoomOptions(auto_subscribe=True)), 20
-    )
+    how = rtc.RoomOptions(auto_subscribe=True)
+    if given.connections:
+        how.single_peer_connection = given.connections == 1
+    await asyncio.wait_for(client.room.connect(given.url, given.token, how), 20)
     await client.publish(not given.no_audio, not given.no_video)
     print(json.dumps({"ready": client.room.local_participant.identity}), flush=True)
     reader = asyncio.StreamReader()

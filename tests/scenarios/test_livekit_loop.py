@@ -1,6 +1,6 @@
 """G2: two native LiveKit SDK clients hear and see each other through parley, its worker and its engine.
 
-Plain tokens, as any LiveKit back end mints them; single connection (`/rtc/v1`), which the SDK chooses.
+Plain tokens, as any LiveKit back end mints them; over one connection (`/rtc/v1`), over two (`/rtc`), mixed.
 Not here: other networks (test_three_worlds).
 """
 
@@ -33,11 +33,17 @@ def _token(parley: Parley, identity: str) -> str:
 
 
 def _client(
-    parley: Parley, folder: Path, name: str, hz: int, rgb: tuple[int, int, int]
+    parley: Parley,
+    folder: Path,
+    name: str,
+    hz: int,
+    rgb: tuple[int, int, int],
+    connections: int = 1,
 ) -> PeerProcess:
     colour = ",".join(map(str, rgb))
     url, token = parley.ws_url, _token(parley, name)
     arguments = ["--url", url, "--token", token, "--tone-hz", str(hz), "--rgb", colour]
+    arguments += ["--connections", str(connections)]
     return PeerProcess("tests.peers.native", arguments, folder / f"{name}.log")
 
 
@@ -65,10 +71,13 @@ async def _sees(peer: PeerProcess, rgb: tuple[int, int, int]) -> bool:
     return any(near(seen["rgb"], rgb) for seen in await peer.ask("colours") if seen["rgb"])
 
 
-async def test_two_sdk_clients_hear_and_see_each_other(parley: Parley, tmp_path: Path) -> None:
+@pytest.mark.parametrize("connections", [(1, 1), (2, 2), (1, 2)], ids=["single", "dual", "mixed"])
+async def test_two_sdk_clients_hear_and_see_each_other(
+    parley: Parley, tmp_path: Path, connections: tuple[int, int]
+) -> None:
     async with (
-        _client(parley, tmp_path, "alice", ALICE_HZ, ALICE_RGB) as alice,
-        _client(parley, tmp_path, "bob", BOB_HZ, BOB_RGB) as bob,
+        _client(parley, tmp_path, "alice", ALICE_HZ, ALICE_RGB, connections[0]) as alice,
+        _client(parley, tmp_path, "bob", BOB_HZ, BOB_RGB, connections[1]) as bob,
     ):
         assert alice.ready["ready"] == "alice"  # its own name for itself
         for peer, hz, rgb in ((alice, BOB_HZ, BOB_RGB), (bob, ALICE_HZ, ALICE_RGB)):

@@ -1,9 +1,10 @@
 """One LiveKit leg's life: joined, perhaps cut off and resumed, gone.
 
 Everything that waits for others (media, conference, store) runs in one task per leg, in order, so that
-negotiation never overlaps itself; data packets have a task of their own so that they cannot delay it.
+negotiation never overlaps itself.
 Fact sheet sections 2.2 to 2.6. Not here: what requests mean (`requests`), the socket (`signalling`),
-descriptions (`single`, `dual`), telling all legs (`rooms`).
+descriptions (`single`, `dual`), data packets
+(`packets`), telling all legs (`rooms`).
 """
 
 import asyncio
@@ -16,10 +17,10 @@ from typing import Final
 
 from livekit.protocol import models, rtc
 
-from bridge.conference.commands import Leave, Say
+from bridge.conference.commands import Leave
 from bridge.conference.errors import ConferenceError, Malformed, Refused, Unavailable
 from bridge.conference.events import Leg, Said
-from bridge.conference.ids import Actor, LeaveReason, LegId, TrackId
+from bridge.conference.ids import LeaveReason, LegId, TrackId
 from bridge.conference.ports import ConferenceRecord
 from bridge.gateway import (
     ChannelMessage,
@@ -33,11 +34,11 @@ from bridge.gateway import (
     Speaking,
     StreamPaused,
 )
-from bridge.gateways.livekit import chat, data, wire
+from bridge.gateways.livekit import wire
 from bridge.gateways.livekit.dual import Dual
 from bridge.gateways.livekit.joins import Ask
 from bridge.gateways.livekit.negotiation import Negotiator
-from bridge.gateways.livekit.profiles import LOSSY, RELIABLE
+from bridge.gateways.livekit.packets import Packets
 from bridge.gateways.livekit.publishing import Publications
 from bridge.gateways.livekit.rooms import Rooms
 from bridge.gateways.livekit.signalling import Connection
@@ -51,7 +52,6 @@ log = logging.getLogger(__name__)
 
 NAME: Final = "livekit"
 MAX_WORK: Final = 1000  # things to do; a reader waits, a signal beyond it ends the leg
-MAX_DATA: Final = 256  # data packets in hand; a lossy one beyond it is dropped
 WORK_TIMEOUT_S: Final = 20.0  # longer than any single port call may take
 CLEANUP_TIMEOUT_S: Final = 5.0
 REFRESH_S: Final = 300.0  # of the token, as livekit's server
@@ -101,8 +101,7 @@ class Device:
         self._connection: Connection | None = None
         self._is_told = False  # the first message is out; before it, nothing else may be
         self._work: asyncio.Queue[Work] = asyncio.Queue(MAX_WORK)
-        self._data: asyncio.Queue[Work] = asyncio.Queue(MAX_DATA)
-        self._streams = chat.Streams()
+        self.packets = Packets(self)
         self._speakers = Speakers()
         self._seen: set[str] = set()
         self._departed: dict[str, models.ParticipantInfo] = {}
@@ -159,8 +158,7 @@ class Device:
             self.send(rtc.SignalResponse(track_unpublished=ended))
 
     def hear(self, said: Said, identity: str) -> None:
-        if not chat.is_from(self.leg_id, said):
-            self._post_data(partial(self._send_line, said, identity), is_needed=True)
+        self.packets.hear(said, identity)
 
     def parted(self, reason: LeaveReason) -> None:
         """The conference says it is gone. Tell the client why, then clean up."""
@@ -182,8 +180,7 @@ class Device:
             case NegotiationWanted():
                 self.post(partial(self.negotiator.wanted, signal))
             case ChannelMessage():
-                is_needed = signal.channel != LOSSY
-                self._post_data(partial(self._take_packet, signal), is_needed=is_needed)
+                self.packets.take(signal)
             case Speaking():
                 message = self._speakers.change(signal)
                 if message is not None:
@@ -292,7 +289,7 @@ class Device:
         """Live until gone. Cancelled = the program stops: the leg stays for the next start."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                packets = tasks.create_task(self._run_data(), name=f"data-{self.leg_id}")
+                packets = tasks.create_task(self.packets.run(), name=f"data-{self.leg_id}")
                 while self._reason is None:
                     await self._turn()
                 packets.cancel()
@@ -434,61 +431,3 @@ class Device:
 
     def _told(self, tracks: set[str]) -> None:
         self.services.rooms.seen(tracks, self.conference.id)
-
-    # --- data channels -------------------------------------------------------------------------------
-
-    def _post_data(self, work: Work, *, is_needed: bool) -> None:
-        try:
-            self._data.put_nowait(work)
-        except asyncio.QueueFull:
-            if is_needed:
-                log.warning("data overwhelmed", extra={"leg": self.leg_id})
-                self.post(partial(self.leave, LeaveReason.FAILED))
-
-    async def _run_data(self) -> None:
-        while True:
-            work = await self._data.get()  # no timeout: idle is normal, the leg's end cancels
-            try:
-                async with asyncio.timeout(WORK_TIMEOUT_S):
-                    await work()
-            except (ConferenceError, TimeoutError) as why:
-                log.info("data packet lost", extra={"leg": self.leg_id, "why": str(why)})
-            except Exception:
-                log.exception("data packet broke", extra={"leg": self.leg_id})
-
-    async def _take_packet(self, message: ChannelMessage) -> None:
-        leg = self.leg
-        if leg is None or not self.state.claims.video.can_publish_data:
-            return
-        packet = await data.read_packet(message.data)
-        is_chat, line = self._streams.take(packet)
-        if line is not None:
-            await self._say(leg, line)
-        if is_chat or not data.is_relayed(packet):
-            return
-        data.stamp(packet, leg)
-        raw = packet.SerializeToString()
-        channel = LOSSY if message.channel == LOSSY else RELIABLE
-        legs = self.services.rooms.legs(self.conference.id)
-        targets = (self.services.rooms.get(t) for t in data.receivers(packet, leg, legs))
-        sends = [target.send_packet(channel, raw) for target in targets if target is not None]
-        await asyncio.gather(*sends)
-
-    async def send_packet(self, channel: str, raw: bytes) -> None:
-        """A channel that is not open (yet, or any more) loses the packet, as LiveKit does."""
-        try:
-            await self.services.context.media.send(self.negotiator.down, channel, raw)
-        except ConferenceError as why:
-            log.debug("packet not sent", extra={"leg": self.leg_id, "why": str(why)})
-
-    async def _say(self, leg: Leg, line: chat.Line) -> None:
-        actor = Actor(leg.account, leg.role, leg.name)
-        source_id = chat.source_id(leg.id, line)
-        say = Say(
-            actor, line.text, source_id, NAME, avatar=leg.avatar, at_ms=time.time_ns() // 1_000_000
-        )
-        await self.services.context.submit(self.conference.id, say, None)
-
-    async def _send_line(self, said: Said, identity: str) -> None:
-        for packet in chat.packets(said, identity):
-            await self.send_packet(RELIABLE, packet.SerializeToString())

@@ -264,6 +264,8 @@ class LivekitGateway:
         except BaseException:
             device.parted(LeaveReason.FAILED)  # its task closes the session and forgets the leg
             raise
+        connections = 1 if ask.is_single else 2
+        log.info("leg joined", extra={"leg": leg_id, "connections": connections})
         return device
 
     async def _replace(self, record: ConferenceRecord, claims: Claims) -> None:
