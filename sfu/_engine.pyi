@@ -3,7 +3,7 @@
 Every method returns at once: it validates its arguments, queues a command to the data-plane thread and
 never waits for it. Handles are integers that are never used again. A handle that is already gone is
 ignored silently (the thread may have closed it a moment ago); nonsense arguments raise ValueError.
-Commands of one caller run in the order given. Safe from any thread; the GIL is never held while waiting.
+Commands of one caller run in the order given; RuntimeError when 65,536 of them wait. Safe from any thread; the GIL is never held while waiting.
 """
 
 from typing import final
@@ -165,7 +165,9 @@ class Engine:
         publication: packets, bytes, lost, nacks_sent, plis_sent, jitter (RTP units), layers, gated
         subscription: packets, bytes, nacks, plis, retransmitted, first_sequence, last_sequence (extended)
         transport: packets_in, bytes_in, packets_out, bytes_out, auth_failures, replays, rtt_us
-        drops: unknown_ufrag, unvalidated, bad_integrity, malformed, foreign_ssrc, over_limit, ring_full
+        drops: unknown_ufrag, unvalidated, bad_integrity, malformed, foreign_ssrc, over_limit, no_keys (SRTP
+        before the keys), ring_full, panics (each cost one transport, S15), refused_commands (a ufrag in
+        use, a stream the router refuses), refused_sends (datagrams the kernel did not take)
         """
     def close(self) -> None:
         """Stop the thread, close sockets and the eventfd. Idempotent."""

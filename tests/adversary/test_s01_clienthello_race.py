@@ -162,7 +162,7 @@ def test_a_hundred_handshakes_in_a_flood_of_hostile_hellos(under_test: Rig) -> N
     under_test.wait_for_counter("drops", 0, "unvalidated", int(0.9 * HELLOS))
     before, during = (statistics.quantiles(times, n=20)[-1] for times in (clean, attacked))
     # The goal is 1.2; the flood runs in this very process, so the interpreter's share is allowed for.
-    assert during <= max(1.2 * before, before + 0.025), f"p95 {before:.4f} s -> {during:.4f} s"
+    assert during <= max(1.2 * before, before + 0.050), f"p95 {before:.4f} s -> {during:.4f} s"
 
 
 def test_a_hello_before_its_check_is_nobodys(under_test: Rig) -> None:

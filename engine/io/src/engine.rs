@@ -40,6 +40,15 @@ pub struct Shared {
 }
 
 impl Shared {
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            ring: Ring::new()?,
+            wake: EventFd::new()?,
+            report: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
@@ -75,12 +84,7 @@ impl Engine {
         SystemRandom::new()
             .fill(&mut seed)
             .map_err(|_| io::Error::other("no randomness"))?;
-        let shared = Arc::new(Shared {
-            ring: Ring::new()?,
-            wake: EventFd::new()?,
-            report: Mutex::default(),
-            stopping: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::new()?);
         let (commands, queue) = sync_channel(COMMANDS);
         let plane = Plane::new(u64::from_ne_bytes(seed));
         let for_thread = Arc::clone(&shared);

@@ -85,7 +85,7 @@ impl Ring {
     }
 
     /// Events lost since the start.
-    pub fn lost(&self) -> u64 {
+    pub fn lost_ever(&self) -> u64 {
         self.lock().lost_ever
     }
 

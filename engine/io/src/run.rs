@@ -25,6 +25,8 @@ const CLOCK_START_US: u64 = 3_600_000_000;
 /// Without any timer the thread still looks whether it shall stop.
 const LONGEST_WAIT_US: u64 = 1_000_000;
 
+const PAUSE_AFTER_PANIC: Duration = Duration::from_millis(5);
+
 /// The thread's last word about itself.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -102,7 +104,8 @@ impl Loop {
             self.guarded(|own| own.plane.tick(now, &mut own.outbox));
             self.outbox.flush();
             if now >= self.report_due {
-                self.publish_report(now);
+                self.report_due = Micros(now.0 + REPORT_US);
+                self.guarded(Self::publish_report);
             }
             if !self.outbox.events.is_empty() {
                 self.shared.ring.push(&mut self.outbox.events);
@@ -128,6 +131,9 @@ impl Loop {
             self.report.panics += 1;
             if let Some(id) = self.plane.quarantine() {
                 self.outbox.events.push(Event::Expired(id));
+            } else {
+                // A timer that panics is due again at once: leave the sockets some time.
+                std::thread::sleep(PAUSE_AFTER_PANIC);
             }
         }
     }
@@ -175,10 +181,9 @@ impl Loop {
         true
     }
 
-    fn publish_report(&mut self, now: Micros) {
-        self.report_due = Micros(now.0 + REPORT_US);
+    fn publish_report(&mut self) {
         self.report.refused_sends = self.outbox.refused;
-        self.report.lost_events = self.shared.ring.lost();
+        self.report.lost_events = self.shared.ring.lost_ever();
         self.report.plane = self.plane.statistics();
         let mut shared = self
             .shared
@@ -191,3 +196,29 @@ impl Loop {
 
 /// Where the last report lies.
 pub type SharedReport = Mutex<Report>;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+
+    /// S15: one that panics costs neither the thread nor what comes after it.
+    #[test]
+    fn a_panic_is_counted_and_survived() {
+        let shared = Arc::new(Shared::new().expect("descriptors"));
+        let (_commands, queue) = sync_channel(1);
+        let outbox = Outbox::new(Vec::new());
+        let mut own = Loop::new(Plane::new(1), outbox, queue, Arc::clone(&shared));
+        let mut done = 0;
+        for round in 0..10 {
+            own.guarded(|_| {
+                assert!(round % 2 == 0, "deliberate");
+                done += 1;
+            });
+        }
+        own.guarded(Loop::publish_report);
+        assert_eq!(done, 5);
+        assert_eq!(shared.report.lock().expect("whole").panics, 5);
+    }
+}

@@ -31,6 +31,10 @@ pub use transport::IngressLimit;
 /// A validated 5-tuple changes its transport only when the one that has it was silent for this long.
 const TAKEOVER_US: u64 = 5_000_000;
 
+/// Least time between two looks at every transport's timers: none of them is finer than that, and with
+/// thousands of idle transports one of them is always due.
+const ICE_TICK_US: u64 = 20_000;
+
 /// Something the caller asked for that cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
@@ -52,6 +56,8 @@ pub struct Plane {
     drops: Drops,
     /// No transport needs a tick before this.
     ice_due: Option<Micros>,
+    /// When all transports were last looked through.
+    ice_ticked: Micros,
     /// Whose datagram is being processed, so that a panic has a name.
     current: Option<TransportId>,
 }
@@ -69,6 +75,7 @@ impl Plane {
             random,
             drops: Drops::default(),
             ice_due: None,
+            ice_ticked: Micros(0),
             current: None,
         }
     }
@@ -476,17 +483,19 @@ impl Plane {
     /// When `tick` wants to run next; None = nothing to wait for.
     #[must_use]
     pub fn timeout(&self) -> Option<Micros> {
-        [self.ice_due, self.router.timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        let ice = self
+            .ice_due
+            .map(|due| due.max(Micros(self.ice_ticked.0 + ICE_TICK_US)));
+        [ice, self.router.timeout()].into_iter().flatten().min()
     }
 
     /// Whatever is due.
     pub fn tick(&mut self, now: Micros, out: &mut impl Output) {
         self.current = None;
-        if self.ice_due.is_some_and(|due| due <= now) {
+        let is_early = now.since(self.ice_ticked) < ICE_TICK_US;
+        if !is_early && self.ice_due.is_some_and(|due| due <= now) {
             self.ice_due = None;
+            self.ice_ticked = now;
             for at in 0..self.table.len() {
                 self.tick_transport(at, now, out);
             }

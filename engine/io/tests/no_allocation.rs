@@ -1,0 +1,188 @@
+//! P9: the packet path allocates nothing in the steady state, counted by the allocator itself.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use parley_core::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
+use parley_core::media::{Codec, Extensions, ReceiveStream, SendStream};
+use parley_core::plane::{IngressLimit, Plane};
+use parley_core::srtp::{Profile, Session};
+use parley_core::stun::{Class, Key, Role, Writer};
+use parley_core::wire::{Event, Output, Path, SLOT_BYTES};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    // While a thread ends its counter is gone; nobody reads it then.
+    let _ = ALLOCATIONS.try_with(|counter| counter.set(counter.get() + 1));
+}
+
+// SAFETY: every call goes to the system's allocator unchanged; the counter is a plain cell of this thread.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+struct Out {
+    slot: [u8; SLOT_BYTES],
+    sent: u64,
+}
+
+impl Output for Out {
+    fn slot(&mut self) -> &mut [u8] {
+        &mut self.slot
+    }
+
+    fn commit(&mut self, _path: &Path, _len: usize) {
+        self.sent += 1;
+    }
+
+    fn event(&mut self, _event: Event) {}
+}
+
+const SUBSCRIBERS: u64 = 10;
+const START: Micros = Micros(1_000_000_000);
+
+fn codec() -> Codec {
+    Codec {
+        payload_type: 96,
+        name: "VP8".into(),
+        clock_rate: 90_000,
+        channels: 1,
+        rtx: None,
+        nack: true,
+        pli: true,
+        fir: false,
+        remb: false,
+        transport_cc: false,
+    }
+}
+
+fn path(id: u64) -> Path {
+    Path {
+        socket: 0,
+        local: [127, 0, 0, 1].into(),
+        remote: ([127, 0, 0, 1], id as u16).into(),
+    }
+}
+
+/// Open, validate and key a transport; returns the peer's end of its SRTP.
+fn connect(plane: &mut Plane, id: u64, profile: Profile, out: &mut Out) -> Session {
+    let (ufrag, password) = (format!("ufrag{id}"), b"password of 22 charact");
+    plane
+        .open_transport(TransportId(id), ufrag.as_bytes(), password, false, START)
+        .expect("distinct ufrags");
+    let mut room = [0; 256];
+    let len = Writer::new(&mut room, Class::Request, &[1; 12])
+        .username(ufrag.as_bytes(), b"peer")
+        .role(Role::Controlling, 1)
+        .use_candidate()
+        .finish(&Key::new(password));
+    plane.receive(&path(id), &mut room[..len], START, out);
+    let material = vec![id as u8; profile.material_bytes()];
+    plane.set_keys(TransportId(id), profile, &material, false);
+    let limit = IngressLimit {
+        bits_per_s: 1 << 40,
+        packets_per_s: 1 << 30,
+    };
+    plane.set_ingress_limit(TransportId(id), limit);
+    Session::new(profile, &material, true).expect("right length")
+}
+
+fn packet(sequence: u16, client: &mut Session, room: &mut [u8; 1_300]) -> usize {
+    // A key frame (VP8, 1x1) first, delta frames behind it.
+    let payload: [u8; 11] = if sequence == 1 {
+        [0x10, 0, 0, 0, 0x9d, 1, 0x2a, 1, 0, 1, 0]
+    } else {
+        [0x10, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+    };
+    room[..4].copy_from_slice(&[0x80, 0x80 | 96, (sequence >> 8) as u8, sequence as u8]);
+    room[4..8].copy_from_slice(&(u32::from(sequence) * 3_000).to_be_bytes());
+    room[8..12].copy_from_slice(&7u32.to_be_bytes());
+    room[12..23].copy_from_slice(&payload);
+    client.sender.rtp(room, 1_200).expect("room for the tag")
+}
+
+fn allocations_of(profile: Profile) -> (u64, u64) {
+    let (mut plane, mut out) = (
+        Plane::new(1),
+        Out {
+            slot: [0; SLOT_BYTES],
+            sent: 0,
+        },
+    );
+    let mut publisher = connect(&mut plane, 1, profile, &mut out);
+    let stream = ReceiveStream {
+        mid: "0".into(),
+        video: true,
+        codecs: vec![codec()],
+        extensions: Extensions::default(),
+        rids: Vec::new(),
+        ssrcs: vec![(7, 0)],
+    };
+    plane
+        .publish(PublicationId(1), TransportId(1), GroupId(1), stream)
+        .expect("valid");
+    for id in 2..2 + SUBSCRIBERS {
+        connect(&mut plane, id, profile, &mut out);
+        let stream = SendStream {
+            mid: "0".into(),
+            video: true,
+            codecs: vec![codec()],
+            extensions: Extensions::default(),
+            ssrc: id as u32,
+            rtx_ssrc: 0,
+            cname: "x".into(),
+        };
+        plane
+            .subscribe(SubscriptionId(id), TransportId(id), stream)
+            .expect("valid");
+        let source = Some(PublicationId(1));
+        plane.set_source(SubscriptionId(id), source, START, &mut out);
+    }
+    let mut room = [0; 1_300];
+    let mut before = (0, 0);
+    for sequence in 1..=8_000 {
+        if sequence == 4_000 {
+            before = (ALLOCATIONS.get(), out.sent);
+        }
+        let len = packet(sequence, &mut publisher, &mut room);
+        let now = START.plus_ms(u64::from(sequence));
+        plane.receive(&path(1), &mut room[..len], now, &mut out);
+    }
+    (ALLOCATIONS.get() - before.0, out.sent - before.1)
+}
+
+#[test]
+fn forwarding_allocates_nothing() {
+    for profile in [
+        Profile::Aes128Gcm,
+        Profile::Aes256Gcm,
+        Profile::Aes128CmSha1,
+    ] {
+        let (allocations, copies) = allocations_of(profile);
+        assert_eq!(copies, 4_001 * SUBSCRIBERS);
+        assert_eq!(allocations, 0, "in {copies} copies under {profile:?}");
+    }
+}
