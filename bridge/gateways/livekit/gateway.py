@@ -70,11 +70,11 @@ class LivekitGateway:
         context.tokens = self.tokens
         self._rooms = Rooms(context)
         self._services = Services(context, self.tokens, self._rooms, secrets.token_bytes(16))
-        self._backoff = Backoff()
+        self._backoff = Backoff()  # one for both doors: who guesses at one may guess at the other
         self._tasks: asyncio.TaskGroup | None = None
         self._waiting: list[Device] = []  # re-adopted, not running yet
         self._lost: list[SavedLeg] = []
-        self._authorization = Authorization(context, self.tokens)
+        self._authorization = Authorization(context, self.tokens, self._backoff)
         self._route()
 
     def _route(self) -> None:
@@ -192,7 +192,7 @@ class LivekitGateway:
 
     def _claims(self, request: web.Request) -> Claims:
         """Raises HTTP 401 for a token that is none or opens no room, 429 for guessing."""
-        address = request.remote or ""
+        address = self._context.http.client_address(request)
         now_s = time.monotonic()
         if self._backoff.wait_s(address, now_s) > 0:
             raise web.HTTPTooManyRequests(text="too many failures", headers=_ALLOW_ALL)

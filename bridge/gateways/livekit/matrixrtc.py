@@ -10,6 +10,7 @@ Not here: proving who somebody is (the port IdentityProof), what a token says (`
 
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +21,7 @@ from bridge.conference.errors import ConferenceError, Malformed, Refused, Unavai
 from bridge.conference.ids import Network, Place
 from bridge.gateway import Context, IdentityProof, Membership, OpenIdToken
 from bridge.gateways.livekit import conferences
+from bridge.gateways.livekit.backoff import Backoff
 from bridge.gateways.livekit.tokens import AccessTokens
 from bridge.http import Listener
 
@@ -113,9 +115,10 @@ def _text(
 class Authorization:
     """The routes. Everything of a request that fails is answered in Matrix' words."""
 
-    def __init__(self, context: Context, tokens: AccessTokens) -> None:
+    def __init__(self, context: Context, tokens: AccessTokens, backoff: Backoff) -> None:
         self._context = context
         self._tokens = tokens
+        self._backoff = backoff
         route = context.http.route
         for path, handler in (("/sfu/get", self._legacy), ("/get_token", self._current)):
             route(Listener.PUBLIC, "POST", path, handler)
@@ -133,6 +136,10 @@ class Authorization:
     async def _answer(
         self, request: web.Request, read: Callable[[Mapping[str, object]], TokenRequest]
     ) -> web.Response:
+        address = self._context.http.client_address(request)
+        wait_s = self._backoff.wait_s(address, time.monotonic())
+        if wait_s > 0:
+            return _limited(wait_s)
         try:
             return _json(200, await self._serve(read(await _body(request))))
         except Malformed as why:
@@ -140,6 +147,7 @@ class Authorization:
         except NotAllowed as why:
             return _error(403, "M_FORBIDDEN", str(why))
         except Refused as why:
+            self._backoff.failed(address, time.monotonic())
             return _error(401, "M_UNAUTHORIZED", str(why))
         except Unavailable:
             log.warning("authorization not possible now", extra={"path": request.path})
@@ -215,6 +223,15 @@ async def _not_here(_: web.Request) -> web.Response:
 
 def _json(status: int, body: Mapping[str, object]) -> web.Response:
     return web.json_response(body, status=status, headers=CORS)
+
+
+def _limited(wait_s: float) -> web.Response:
+    body = {
+        "errcode": "M_LIMIT_EXCEEDED",
+        "error": "Too many failures; wait a little.",
+        "retry_after_ms": round(wait_s * 1000),
+    }
+    return _json(429, body)
 
 
 def _error(status: int, code: str, text: str) -> web.Response:

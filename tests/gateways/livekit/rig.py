@@ -258,6 +258,9 @@ class FakeHttp:
         assert listener is Listener.PUBLIC
         self.app.router.add_route(method, path, handler)
 
+    def client_address(self, request: web.Request) -> str:
+        return request.remote or ""
+
 
 def config(tmp: Path, **livekit: Any) -> Config:
     keys = (ApiKey(key="ours", secret=SECRET), ApiKey(key="theirs", secret=OTHER_SECRET))

@@ -137,6 +137,16 @@ async def test_a_token_that_is_not_believed_or_of_somebody_else(rig: Rig) -> Non
     assert (status, body["errcode"]) == (401, "M_UNAUTHORIZED")
 
 
+async def test_guessing_openid_tokens_is_slowed_down(rig: Rig) -> None:
+    bad = _legacy(openid_token=_openid() | {"access_token": "bad"})
+    answers = [await _post(rig, "/sfu/get", bad) for _ in range(14)]
+    assert [status for status, _ in answers[:10]] == [401] * 10
+    limited = [body for status, body in answers if status == 429]
+    assert limited
+    assert limited[0]["errcode"] == "M_LIMIT_EXCEEDED"
+    assert limited[0]["retry_after_ms"] > 0
+
+
 async def test_without_a_matrix_gateway_nobody_can_be_proven(rig: Rig) -> None:
     rig.gateway._context.proof = None
     status, body = await _post(rig, "/sfu/get", _legacy())
