@@ -84,7 +84,7 @@ class Group:
         self.tracks.pop(track.id, None)
         self._voices.forget(track.id)
         for session in tuple(self.sessions.values()):
-            session.lose(track)
+            session.down.lose(track)
         self.follow()
 
     def gate(self, track: Track, *, is_open: bool) -> None:
@@ -135,9 +135,11 @@ class Group:
         self._followed = self._voices.dominant
         speaker = self.tracks.get(self._voices.dominant)
         for session in self.sessions.values():
-            for kind, stream in session.compact_streams():
+            for kind, stream in session.down.compact_streams():
                 before = stream.carried
-                candidates = [t for t in session.followable(self.tracks.values()) if t.kind is kind]
+                candidates = [
+                    t for t in session.down.followable(self.tracks.values()) if t.kind is kind
+                ]
                 chosen = choose(before, candidates, speaker.session if speaker else "")
                 self._carry(stream, chosen)
                 self._set_layer(stream, _TOP_LAYER, paused=False)
@@ -150,13 +152,13 @@ class Group:
 
     def _subscriptions(self, track: Track) -> Iterator[Subscription]:
         for session in self.sessions.values():
-            subscription = session.subscriptions.get(track.id)
-            if subscription is not None and not session.is_compact:
+            subscription = session.down.subscriptions.get(track.id)
+            if subscription is not None and not session.down.is_compact:
                 yield subscription
 
     def _compact_streams(self, kind: MediaKind) -> Iterator[Stream]:
         for session in self.sessions.values():
-            for stream_kind, stream in session.compact_streams():
+            for stream_kind, stream in session.down.compact_streams():
                 if stream_kind is kind:
                     yield stream
 

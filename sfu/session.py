@@ -1,13 +1,13 @@
-"""One peer: its negotiation in both directions, its tracks up, its streams down.
+"""One peer: its life, its transports, and negotiation in both directions.
 
 RFC 8829, RFC 8842, RFC 8843 (bundle), RFC 8839 section 4.4 (restart); the profile says which of it a client
 family can do. Everything runs at once and in order: no method waits.
-Not here: codec choice (`sfu.negotiation`), one m-line (`sfu.lines`), who follows whom (`sfu.group`), the
-socket (`sfu.owner`).
+Not here: tracks up (`sfu.upstream`), streams down (`sfu.forwarding`), codec choice (`sfu.negotiation`), one
+m-line (`sfu.lines`), the socket (`sfu.owner`).
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,22 +25,22 @@ from sfu.description import (
     Profile,
     Section,
     Setup,
-    Wish,
 )
 from sfu.description import Transport as TransportDescription
 from sfu.dtls import Certificate
-from sfu.errors import ChannelGone, Refused, UnknownTrack
+from sfu.errors import ChannelGone, Refused
+from sfu.forwarding import MEDIA, Forwarding
 from sfu.group import Group
 from sfu.lines import Line
 from sfu.plane import Plane
 from sfu.states import Happening, Life, Turn, Word, live, turn
-from sfu.tracks import Stream, Subscription, Track, new_cname
+from sfu.tracks import new_cname
 from sfu.transport import Transport
+from sfu.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
 _DEFAULT_MESSAGE_BYTES: Final = 65_536
-_MEDIA: Final = (MediaKind.AUDIO, MediaKind.VIDEO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +80,23 @@ class Session:
         self.group: Final = group
         self.profile: Final = profile
         self.life = Life.NEW
-        self.cname: Final = new_cname()
-        self.tracks: dict[str, Track] = {}
-        self.subscriptions: dict[str, Subscription] = {}
         self._around: Final = around
         self._media: Final = media
         self._turn = Turn.STABLE
         self._numbers = negotiation.Numbers()
         self._lines: dict[str, Line] = {}
+        cname = new_cname()
+        self.up: Final = Upstream(
+            name,
+            cname,
+            group,
+            self._lines,
+            around.emit,
+            is_compact=profile.downstream is Downstream.COMPACT,
+        )
+        self.down: Final = Forwarding(
+            name, cname, profile, group, self._lines, self._downstream_changed
+        )
         self._bundled: Transport | None = None
         self._offered_codecs: dict[str, tuple[Codec, ...]] = {}  # of our outstanding offer, by mid
         self._is_restart_wanted = False
@@ -96,7 +105,6 @@ class Session:
         self._has_negotiated = (
             False  # a description was asked for, even if there was nothing to say
         )
-        self._has_chosen = False  # a compact session that once subscribed follows only that
         self._limits: protocol.Limits | None = None
 
     # --- negotiation: the peer offers
@@ -120,13 +128,13 @@ class Session:
             self._hear_offered_transport(self._lines[mid].transport, remote)
         for line, plan in zip(lines, plans, strict=True):
             self._agree(line, plan.section, plan.codecs, plan.section.codecs, plan.extensions)
-        self._bind_all()
-        self._place(lines, may_grow=False)
+        self.up.bind_all()
+        self.down.place(lines, None)
         self._is_restart_wanted = self._is_dirty = False
         self._happen(Happening.DESCRIBED)
         self._check_up()
         self._start_channels()
-        self._feed_all()
+        self.down.feed_all()
         if self._missing() != (0, 0):
             self._report_need()
         return self._describe(DescriptionType.ANSWER, lines, offered.bundle)
@@ -190,14 +198,12 @@ class Session:
         if self.profile.channels and not any(
             line.kind is MediaKind.APPLICATION for line in self._lines.values()
         ):
-            self._add_line(
-                self._new_mid(), MediaKind.APPLICATION, shared=self.profile.bundle, ours=True
-            )
-        for kind in self._media if self.is_compact else ():
+            self._add_own_line(MediaKind.APPLICATION)
+        for kind in self._media if self.down.is_compact else ():
             if not any(line.kind is kind for line in self._lines.values()):
-                self._add_line(self._new_mid(), kind, shared=self.profile.bundle, ours=True)
+                self._add_own_line(kind)
         lines = list(self._lines.values())
-        self._place(lines, may_grow=True)
+        self.down.place(lines, self._add_own_line)
         if not self._lines:
             raise Refused("nothing to offer")
         if restart_ice or self._is_restart_wanted:
@@ -207,10 +213,10 @@ class Session:
         self._turn, self._is_restart_wanted, self._is_dirty = next_turn, False, False
         self._offered_codecs.clear()
         for line in self._lines.values():
-            if line.kind in _MEDIA and not line.is_rejected and not line.is_agreed:
+            if line.kind in MEDIA and not line.is_rejected and not line.is_agreed:
                 line.receiving = self._numbers.offer_codecs(self.profile, line.kind)
                 line.extensions = self._numbers.offer_extensions(self.profile, line.kind)
-                self._open_down(line)
+                self.down.open_down(line)
         shared = tuple(
             line.mid
             for line in self._lines.values()
@@ -249,240 +255,25 @@ class Session:
             transport.set_role(is_client=remote.setup is Setup.PASSIVE)
         for line, section, codecs in agreed:
             line.is_rejected = section.rejected or (
-                line.kind in _MEDIA and not negotiation.has_media(codecs)
+                line.kind in MEDIA and not negotiation.has_media(codecs)
             )
             extensions = negotiation.agreed_extensions(line.extensions, section.extensions)
             self._agree(line, section, line.receiving, codecs, extensions)
-        self._bind_all()
+        self.up.bind_all()
         self._happen(Happening.DESCRIBED)
         self._check_up()
         self._start_channels()
-        self._feed_all()
+        self.down.feed_all()
         if self._is_dirty:
             self._report_need()
 
-    # --- tracks up
-
-    def expect(self, command: protocol.Expect) -> None:
-        """An announced publication; also a change of its announcement."""
-        track = self.tracks.get(command.track)
-        if track is None:
-            track = Track(
-                id=command.track,
-                session=self.name,
-                kind=command.kind,
-                source=command.source,
-                match=command.match,
-                wanted_mid=command.mid,
-                layers=command.layers,
-                encrypted=command.encrypted,
-                cname=self.cname,
-            )
-            self.tracks[track.id] = track
-            self.group.add_track(track)
-        elif track.kind is not command.kind:
-            raise Refused("a track keeps its kind")
-        else:
-            track.match, track.wanted_mid = command.match, command.mid
-            track.layers, track.source = command.layers, command.source
-            self.group.source_changed(track)
-        self._bind_all()
-
-    def unexpect(self, track: Track) -> None:
-        """The publication ended."""
-        for line in self._lines.values():
-            if line.track is track:
-                line.drop_up()
-        self.tracks.pop(track.id, None)
-        self.group.remove_track(track)
-
-    def _bind_all(self) -> None:
-        """Match lines on which the peer sends with announced publications."""
-        for line in self._lines.values():
-            before = line.track
-            wanted = self._announced(line) if line.peer_sends else None
-            if before is not None and before is not wanted:
-                line.drop_up()
-                self._ended(before)
-            if wanted is None:
-                continue
-            for other in self._lines.values():
-                if other is not line and other.track is wanted:
-                    other.drop_up()  # the publisher moved it to another section
-            publication = wanted.publication
-            line.carry_up(wanted, self.group.number)
-            if wanted.publication != publication:
-                self.group.source_changed(wanted)
-
-    def _announced(self, line: Line) -> Track | None:
-        remote = line.remote
-        if remote is None:
-            return None
-        named = next((t for t in self.tracks.values() if t.fits(remote)), None)
-        if named is not None:
-            return named
-        if line.track is not None and line.track.id in self.tracks:
-            return line.track  # its msid may change after a track restart; the section stays
-        if not self.is_compact:
-            return None
-        bound = {other.track for other in self._lines.values() if other is not line}
-        return next(
-            (
-                t
-                for t in self.tracks.values()
-                if t.kind is line.kind and t.names_no_section and t not in bound
-            ),
-            None,
-        )
-
-    def _ended(self, track: Track) -> None:
-        ended = track.silenced()
-        if ended is not None:
-            self._around.emit(ended)
-        self.group.source_changed(track)
-
-    # --- streams down
-
-    @property
-    def is_compact(self) -> bool:
-        return self.profile.downstream is Downstream.COMPACT
-
-    def subscribe(self, command: protocol.Subscribe, track: Track) -> None:
-        """Forward a track here; repeating it changes the wish and the labels."""
-        if self.profile.downstream is Downstream.NONE:
-            raise Refused("this session only publishes")
-        if track.session == self.name:
-            raise Refused("a session does not receive its own track")
-        known = self.subscriptions.get(track.id)
-        if known is not None:
-            known.stream_label, known.track_label = command.stream_label, command.track_label
-            self.want(track, command.wish)
-            return
-        self.subscriptions[track.id] = Subscription(
-            session=self.name,
-            track=track,
-            wish=command.wish,
-            stream_label=command.stream_label,
-            track_label=command.track_label,
-            stream=Stream.new(track.kind, track.cname),
-        )
-        self._has_chosen = True
-        self._downstream_changed()
-        self.group.count_layers(track)
-
-    def unsubscribe(self, track: Track) -> None:
-        if track.id not in self.subscriptions:
-            return
-        self.lose(track)
-        self.group.count_layers(track)
-
-    def lose(self, track: Track) -> None:
-        """The track is gone for this subscriber."""
-        subscription = self.subscriptions.pop(track.id, None)
-        if subscription is None:
-            return
-        line = self._lines.get(subscription.mid)
-        if line is not None and line.subscription is subscription:
-            line.close_down()
-            line.subscription = None
-        self._downstream_changed()
-
-    def want(self, track: Track, wish: Wish) -> None:
-        subscription = self.subscriptions.get(track.id)
-        if subscription is None:
-            raise UnknownTrack(track.id)
-        subscription.wish = wish
-        if self.is_compact:
-            self.group.follow()
-        else:
-            self.group.feed(subscription)
-        self.group.count_layers(track)
-
-    def compact_streams(self) -> Iterator[tuple[MediaKind, Stream]]:
-        """The outgoing streams that follow the speaker."""
-        if self.is_compact:
-            for line in self._lines.values():
-                if line.stream is not None and line.stream.subscription is not None:
-                    yield line.kind, line.stream
-
-    def followable(self, tracks: Iterable[Track]) -> list[Track]:
-        """What a compact session may be shown."""
-        if self._has_chosen:
-            return [s.track for s in self.subscriptions.values() if not s.wish.paused]
-        return [t for t in tracks if t.session != self.name]
-
     def _downstream_changed(self) -> None:
-        if self.is_compact:
-            self.group.follow()
-            return
         self._is_dirty = True
         if self._has_negotiated:
             self._report_need()
 
-    def _place(self, lines: list[Line], *, may_grow: bool) -> None:
-        """Give every subscription a line; what finds none waits for more sections."""
-        if self.is_compact:
-            return
-        for line in lines:
-            current = line.subscription
-            if current is not None and not self._can_carry(line, may_grow):
-                line.close_down()
-                line.subscription, current.mid = None, ""
-        for subscription in self.subscriptions.values():
-            if subscription.mid:
-                continue
-            kind = subscription.track.kind
-            free = next(
-                (
-                    line
-                    for line in lines
-                    if line.kind is kind
-                    and line.subscription is None
-                    and self._can_carry(line, may_grow)
-                ),
-                None,
-            )
-            if free is None and may_grow:
-                free = self._add_line(self._new_mid(), kind, shared=self.profile.bundle, ours=True)
-                lines.append(free)
-            if free is not None:
-                free.subscription, subscription.mid = subscription, free.mid
-                self._open_down(free)
-
-    def _can_carry(self, line: Line, we_offer: bool) -> bool:
-        if line.is_rejected or line.kind not in _MEDIA:
-            return False
-        return line.peer_receives if not we_offer else line.creator_is_us or line.peer_receives
-
-    def _open_down(self, line: Line) -> None:
-        """Keep the engine's stream of a line in step with what was agreed."""
-        if line.subscription is not None:
-            line.open_down(line.subscription.stream)
-        elif self.is_compact and not line.is_rejected and self._may_send(line):
-            line.open_down(line.stream or Stream.new(line.kind, self.cname))
-        elif self.is_compact:
-            line.close_down()
-
-    def _feed_all(self) -> None:
-        for subscription in self.subscriptions.values():
-            if subscription.mid and not self.is_compact:
-                self.group.feed(subscription)
-        self.group.follow()
-
     def _missing(self) -> tuple[int, int]:
-        """Audio and video subscriptions without a section, beyond what the peer's free sections hold."""
-        counts: list[int] = []
-        for kind in _MEDIA:
-            waiting = sum(
-                1 for s in self.subscriptions.values() if s.track.kind is kind and not s.mid
-            )
-            free = sum(
-                1
-                for line in self._lines.values()
-                if line.kind is kind and line.subscription is None and line.peer_receives
-            )
-            counts.append(max(0, waiting - free) if self._peer_offers else waiting)
-        return (0, 0) if self.is_compact else (counts[0], counts[1])
+        return self.down.missing(peer_offers=self._peer_offers)
 
     def _report_need(self) -> None:
         audios, videos = self._missing()
@@ -523,12 +314,8 @@ class Session:
         for transport in self._transports():
             transport.close()
         self._lines.clear()
-        for track in tuple(self.tracks.values()):
-            track.publication = None
-            self.group.remove_track(track)
-        for subscription in tuple(self.subscriptions.values()):
-            self.subscriptions.pop(subscription.track.id)
-            self.group.count_layers(subscription.track)
+        self.up.close()
+        self.down.close()
 
     def announce(self) -> None:
         """Say again what a new owner cannot read from a snapshot."""
@@ -538,7 +325,7 @@ class Session:
                     self.channel_opened(label)
         if self._is_dirty or self._missing() != (0, 0):
             self._report_need()
-        for track in self.tracks.values():
+        for track in self.up.tracks.values():
             track.highest_wanted = None
             self.group.count_layers(track)
 
@@ -637,6 +424,10 @@ class Session:
         self._lines[mid] = line
         return line
 
+    def _add_own_line(self, kind: MediaKind) -> Line:
+        """A section that we are the first to offer."""
+        return self._add_line(self._new_mid(), kind, shared=self.profile.bundle, ours=True)
+
     def _set_limit(self, transport: Transport) -> None:
         if self._limits is not None:
             self._around.plane.set_ingress_limit(
@@ -671,7 +462,7 @@ class Session:
             return
         line.receiving, line.extensions = receiving, extensions
         line.sending = negotiation.agreed_codecs(receiving, sent)
-        self._open_down(line)
+        self.down.open_down(line)
 
     def _start_channels(self) -> None:
         for line in self._lines.values():
@@ -697,7 +488,7 @@ class Session:
                     transport,
                     line.receiving,
                     sends=line.subscription is not None
-                    or (self.is_compact and self._may_send(line)),
+                    or (self.down.is_compact and self.down.may_send(line)),
                     receives=receives,
                 )
             )
@@ -711,10 +502,7 @@ class Session:
 
     def _asks_for(self, line: Line) -> bool:
         """Whether our offer asks the peer to send on a line it has not described yet."""
-        return self.is_compact and line.remote is None
-
-    def _may_send(self, line: Line) -> bool:
-        return line.kind in _MEDIA and (line.remote is None or line.peer_receives)
+        return self.down.is_compact and line.remote is None
 
 
 def _message_cap(section: Section) -> int:

@@ -28,7 +28,7 @@ def statistics(read: EngineStatistics, sessions: Iterable[Session]) -> protocol.
     tracks: list[protocol.TrackStatistics] = []
     sent: list[protocol.SubscriptionStatistics] = []
     for session in sessions:
-        for track in session.tracks.values():
+        for track in session.up.tracks.values():
             counters = publications.get(track.publication or 0)
             if counters is not None:
                 clock_hz = _AUDIO_HZ if track.kind is MediaKind.AUDIO else _VIDEO_HZ
@@ -46,10 +46,10 @@ def statistics(read: EngineStatistics, sessions: Iterable[Session]) -> protocol.
 
 
 def _streams(session: Session) -> Iterable[tuple[str, Stream]]:
-    for _, stream in session.compact_streams():
+    for _, stream in session.down.compact_streams():
         yield stream.carried, stream
-    if not session.is_compact:
-        for subscription in session.subscriptions.values():
+    if not session.down.is_compact:
+        for subscription in session.down.subscriptions.values():
             yield subscription.track.id, subscription.stream
 
 
@@ -117,7 +117,9 @@ class Grades:
         return news
 
     def _grade(self, session: Session, tables: dict[str, dict[int, Counters]]) -> int:
-        up = [tables["publications"].get(t.publication or 0, {}) for t in session.tracks.values()]
+        up = [
+            tables["publications"].get(t.publication or 0, {}) for t in session.up.tracks.values()
+        ]
         down = [tables["subscriptions"].get(s.subscription or 0, {}) for _, s in _streams(session)]
         now = _Totals(
             packets=sum(c.get("packets", 0) for c in (*up, *down)),

@@ -155,26 +155,26 @@ class Worker:
                 known = self._tracks.get(command.track)
                 if known is not None and known.session != session.name:
                     raise Refused("a track of another session")
-                session.expect(command)
-                self._tracks[command.track] = session.tracks[command.track]
+                session.up.expect(command)
+                self._tracks[command.track] = session.up.tracks[command.track]
             case protocol.Unexpect():
-                track = session.tracks.get(command.track)
+                track = session.up.tracks.get(command.track)
                 if track is None:
                     raise UnknownTrack(command.track)
-                session.unexpect(track)
+                session.up.unexpect(track)
                 self._tracks.pop(command.track, None)
             case protocol.Subscribe():
                 track = self._track(command.track)
                 if self._session(track.session).group is not session.group:
                     raise Refused("a track of another group")
-                session.subscribe(command, track)
+                session.down.subscribe(command, track)
             case protocol.Unsubscribe():
                 # A track that is gone took its subscriptions along: nothing left to do.
                 gone = self._tracks.get(command.track)
                 if gone is not None:
-                    session.unsubscribe(gone)
+                    session.down.unsubscribe(gone)
             case protocol.Want():
-                session.want(self._track(command.track), command.wish)
+                session.down.want(self._track(command.track), command.wish)
             case _:
                 raise Refused(f"unknown command {type(command).__name__}")
 
@@ -197,7 +197,7 @@ class Worker:
             subscriptions=tuple(
                 subscription.state()
                 for session in sessions
-                for subscription in session.subscriptions.values()
+                for subscription in session.down.subscriptions.values()
             ),
         )
 
