@@ -16,6 +16,7 @@ from bridge.conference.events import Event
 from bridge.conference.ids import LegId
 from bridge.conference.ports import ConferenceRecord
 from bridge.gateway import Ability, Context, MediaSignal, OutboxRow, SavedLeg
+from bridge.gateways.matrix.catchup import CatchUp
 from bridge.gateways.matrix.ghosts import GhostBook
 from bridge.gateways.matrix.inbound import Inbound
 from bridge.gateways.matrix.intake import Intake
@@ -31,8 +32,9 @@ log = logging.getLogger(__name__)
 
 BOT_NAME: Final = "Parley"
 TELL_AGAIN_S: Final = 3_600.0  # how often a room hears that it lacks a permission
-PING_S: Final = 60.0  # also what `status` rests on when nothing else is said
-AWAY_S: Final = (1.0, 2.0, 5.0, 5.0)  # a homeserver that is back is noticed <= 5 s later (R1)
+REFUSED_S: Final = 60.0
+SETTLE_S: Final = 0.5  # after a watch: at most two looks a second at a server that hangs up at once
+AWAY_S: Final = (0.5, 1.0, 2.0, 4.0)  # a homeserver that is back is noticed <= 5 s later (R1)
 
 
 class MatrixGateway:
@@ -65,6 +67,8 @@ class MatrixGateway:
             on_refused=self._cannot_show,
         )
         self._outbound = Outbound(context, self._link, own, self._ghosts, self._memberships)
+        self._catchup = CatchUp(context, self._link, own)
+        self._is_settled = False
         self._proof = Proof(
             context.fetch,
             self._rooms,
@@ -85,7 +89,8 @@ class MatrixGateway:
             self._proof,
         )
         context.proof, context.ghosts = self._proof, self._ghosts
-        Intake(context.inbox, settings.hs_token.get_secret_value()).mount(context.http)
+        hs_token = settings.hs_token.get_secret_value()
+        Intake(context.inbox, hs_token, self._catchup.before_more).mount(context.http)
 
     # --- the Gateway protocol ---------------------------------------------------------------------------
 
@@ -128,25 +133,34 @@ class MatrixGateway:
     # --- being there ------------------------------------------------------------------------------------
 
     async def _stay_in_touch(self) -> None:
-        """Bot registered, named and in the bound rooms; then a ping now and then, sooner while away."""
+        """Come to the homeserver, watch for the moment it goes, come back."""
         away = 0
-        is_settled = False
         while True:
+            pause_s = 0.0
             try:
-                if not is_settled:
-                    await self._settle()
-                    is_settled = True
-                await self._link.ping(self._settings.id, secrets.token_hex(8))
-                away, pause_s = 0, PING_S
+                await self._arrive()
+                away = 0
+                await self._link.watch()
+                self._catchup.interrupted()
             except Unavailable as why:
-                pause_s = AWAY_S[min(away, len(AWAY_S) - 1)]
                 if not away:
                     log.warning("homeserver away", extra={"why": str(why)})
+                pause_s = AWAY_S[min(away, len(AWAY_S) - 1)]
                 away += 1
             except Refused as why:
-                log.warning("homeserver cannot reach us", extra={"why": str(why)})
-                pause_s = PING_S
-            await asyncio.sleep(pause_s * random.uniform(0.9, 1.1))
+                log.warning("homeserver refuses us", extra={"why": str(why)})
+                pause_s = REFUSED_S
+            await asyncio.sleep((pause_s or SETTLE_S) * random.uniform(0.9, 1.1))
+
+    async def _arrive(self) -> None:
+        if not self._is_settled:
+            await self._settle()
+            self._is_settled = True
+        try:
+            await self._link.ping(self._settings.id, secrets.token_hex(8))
+        except Refused as why:  # it answers, but cannot reach our internal listener
+            log.warning("homeserver cannot reach us", extra={"why": str(why)})
+        await self._catchup.run()
 
     async def _settle(self) -> None:
         await self._link.register(self._own.bot_mxid)

@@ -28,11 +28,21 @@ NAME: Final = "matrix"
 _NO_ID: Final = "$malformed:"
 
 
-class Intake:
-    """Routes of one appservice. Holds no state: the inbox does."""
+async def _at_once() -> None:
+    """Nothing to wait for."""
 
-    def __init__(self, inbox: Inbox, hs_token: str) -> None:
-        self._inbox = inbox
+
+class Intake:
+    """Routes of one appservice. The inbox holds all state."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        hs_token: str,
+        before: Callable[[], Awaitable[None]] = _at_once,
+    ) -> None:
+        """`before` is awaited ahead of each transaction (`catchup`)."""
+        self._inbox, self._before = inbox, before
         self._token = hs_token.encode()
 
     def mount(self, http: Http) -> None:
@@ -82,6 +92,7 @@ class Intake:
             return _error(400, "M_NOT_JSON")
         except OverflowError:
             return _error(413, "M_TOO_LARGE")
+        await self._before()
         try:
             is_new = await self._inbox.put(NAME, txn, items)
         except Unavailable as why:

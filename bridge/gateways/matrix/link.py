@@ -19,11 +19,13 @@ from mautrix.appservice.api.appservice import AppServiceAPI
 from mautrix.appservice.state_store import ASStateStore
 from mautrix.errors import MatrixError, MatrixRequestError
 from mautrix.types import RoomID, UserID
+from yarl import URL
 
 from bridge.conference.errors import Refused, Unavailable
 
 CALL_S: Final = 10.0  # a homeserver that needs longer is as good as away
 CONNECTIONS: Final = 32
+WATCH_S: Final = 60.0  # a proxy in front may hide a restart: look at least so often
 _DELAYED: Final = "org.matrix.msc4140"
 
 
@@ -170,6 +172,27 @@ class Link:
             Method.POST, Path.v1.appservice[appservice].ping, {"transaction_id": transaction}
         )
 
+    async def watch(self) -> None:
+        """Return when the homeserver may have been away: an idle connection to it broke, or `WATCH_S` passed.
+
+        A held sync would say more, but Synapse 1.163.2 answers 500 to an appservice that has no device.
+        """
+        url = URL(self._homeserver)
+        try:
+            async with asyncio.timeout(CALL_S):
+                reader, writer = await asyncio.open_connection(
+                    url.host, url.port, ssl=True if url.scheme == "https" else None
+                )
+        except (OSError, TimeoutError) as why:
+            raise self._note(why) from None
+        try:
+            async with asyncio.timeout(WATCH_S):
+                await reader.read(1)
+        except (OSError, TimeoutError):
+            pass
+        finally:
+            writer.close()
+
     # --- rooms ------------------------------------------------------------------------------------------
 
     async def join(self, room: str, mxid: str, *, again: bool = False) -> None:
@@ -248,6 +271,17 @@ class Link:
         )
         chunk = answer.get("chunk")
         return tuple(e for e in chunk if isinstance(e, Mapping)) if isinstance(chunk, list) else ()
+
+    async def page_back(
+        self, room: str, token: str, *, limit: int
+    ) -> tuple[tuple[Mapping[str, Any], ...], str]:
+        """Events of everybody, newest first, and the token of the next page (empty: no more)."""
+        query = {"dir": "b", "limit": str(limit), **({"from": token} if token else {})}
+        answer = await self._call(Method.GET, Path.v3.rooms[room].messages, query=query)
+        chunk = answer.get("chunk")
+        events = chunk if isinstance(chunk, list) else []
+        after = answer.get("end")
+        return tuple(e for e in events if isinstance(e, Mapping)), str(after) if after else ""
 
     # --- delayed events (MSC4140) -----------------------------------------------------------------------
 

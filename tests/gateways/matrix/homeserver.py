@@ -7,6 +7,7 @@ Not here: anything federated, sync, auth rules in full (tests.peers.synapse is t
 
 import itertools
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -77,13 +78,16 @@ class FakeHomeserver:
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
+        await self._listen(0)
+        return self
+
+    async def _listen(self, port: int) -> None:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._any)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        await web.TCPSite(self._runner, "127.0.0.1", port).start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        return self
 
     async def __aexit__(
         self,
@@ -139,6 +143,13 @@ class FakeHomeserver:
         event = self.message(room, sender, body, **content)
         assert await self.push(event) == 200
         return str(event["event_id"])
+
+    async def hang_up(self) -> None:
+        """Close every connection and listen again at the same place, as after a short restart."""
+        assert self._runner is not None
+        port = self._runner.addresses[0][1]
+        await self._runner.cleanup()
+        await self._listen(port)
 
     def fire(self, delay_id: str) -> None:
         """The delayed event is due."""
@@ -231,8 +242,12 @@ class FakeHomeserver:
                     }
                 }
             case ["messages"]:
-                wanted = json.loads(request.query["filter"])["senders"]
-                return {"chunk": [e for e in reversed(room.timeline) if e["sender"] in wanted]}
+                wanted = json.loads(request.query.get("filter", "{}")).get("senders")
+                return {
+                    "chunk": [
+                        e for e in reversed(room.timeline) if not wanted or e["sender"] in wanted
+                    ]
+                }
             case ["send", kind, txn]:
                 if txn not in self._transactions:
                     event = self._append(room_id, kind, None, user, body)
@@ -283,7 +298,7 @@ class FakeHomeserver:
             "event_id": f"$event{next(self._ids)}",
             "room_id": room,
             "sender": sender,
-            "origin_server_ts": 1_700_000_000_000,
+            "origin_server_ts": int(time.time() * 1000),
             "content": content,
         }
         if key is not None:

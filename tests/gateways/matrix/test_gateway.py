@@ -190,6 +190,22 @@ async def test_a_second_attempt_finds_the_line_of_the_first() -> None:
         assert len(server.rooms[room].messages()) == 1
 
 
+async def test_what_the_homeserver_forgot_to_hand_over_is_fetched_after_an_interruption() -> None:
+    async with play() as (server, here):
+        room = server.room(ALICE)
+        server.message(room, ALICE, "before the bot came")
+        server.member(room, BOT, "join")
+        await here.conference(bound(room))
+        await server.says(room, ALICE, "handed over")
+        await until(lambda: len(here.said) == 1)
+        server.message(room, ALICE, "lost one")
+        server.message(room, ALICE, "lost two")
+        await until(lambda: bool(here.store.rows.get(("matrix", "read-until"))))
+        await server.hang_up()
+        await until(lambda: len(here.said) == 3)
+        assert [said.text for said in here.said] == ["handed over", "lost one", "lost two"]
+
+
 # --- in the call --------------------------------------------------------------------------------------
 
 
