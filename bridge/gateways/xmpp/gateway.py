@@ -187,6 +187,10 @@ class XmppGateway:
                     await found[1].enter(account, name, in_call=True)
                 except (Refused, Unavailable) as why:
                     log.info("puppet not back", extra={"why": str(why)})
+            try:
+                await found[1].dismiss_left_behind()
+            except Unavailable as why:
+                log.info("puppets left behind stay a while", extra={"why": str(why)})
 
     async def _tell_rooms(self) -> None:
         while True:

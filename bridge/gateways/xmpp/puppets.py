@@ -78,7 +78,7 @@ class Puppets:
         section = self._context.config.xmpp
         suffix = section.muc_nick_suffix if section else ""
         wished = names.nick_for(puppet.account, name)
-        for nick in names.candidates(wished, suffix, tuple(self._room.roster.by_nick)):
+        for nick in names.candidates(wished, suffix, self._room.taken_for(str(puppet.jid))):
             try:
                 occupant = await self._try_nick(puppet, nick)
             except RequestFailed as why:
@@ -87,6 +87,7 @@ class Puppets:
                 raise
             puppet.nick, puppet.is_in = occupant.nick, True
             self._room.own(occupant, str(puppet.jid))
+            self._room.left_behind.pop(puppet.jid.node, None)
             await self._room.save_own()
             return
         raise Refused("no free nickname in the room")
@@ -192,6 +193,17 @@ class Puppets:
         for puppet in tuple(self._by_account.values()):
             if not puppet.in_call and puppet.active_s < limit_s and puppet.entering is None:
                 self.leave(puppet)
+
+    async def dismiss_left_behind(self) -> None:
+        """Occupants of ours that a killed process left in the room, and that nobody needs now (R2)."""
+        for node, nick in tuple(self._room.left_behind.items()):
+            if node not in self._by_node:
+                jid = st.Jid(node, self._wire.domain, names.PUPPET_RESOURCE)
+                self._wire.send(
+                    st.presence(f"{self._room.address}/{nick}", str(jid), "unavailable")
+                )
+        self._room.left_behind.clear()
+        await self._room.save_own()
 
     def leave_all(self) -> None:
         for puppet in tuple(self._by_account.values()):

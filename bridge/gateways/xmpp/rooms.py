@@ -62,6 +62,9 @@ class Room:
         self.focus = st.Jid(conference.slug.lower(), wire.domain, names.FOCUS_RESOURCE)
         self.roster = muc.Roster(address)
         self.own_nicks: dict[str, str] = {}  # nickname -> our JID
+        self.left_behind: dict[
+            str, str
+        ] = {}  # puppets of a process that was killed: node -> nickname
         self.has_archive = False
         self._context = context
         self._wire = wire
@@ -116,6 +119,9 @@ class Room:
             ids = own.get("ids") if own else None
             for value in ids if isinstance(ids, list) else []:
                 self._own_ids[str(value)] = None
+            present = own.get("present") if own else None
+            if isinstance(present, dict):
+                self.left_behind = {str(node): str(nick) for node, nick in present.items()}
             if mark is not None:
                 at_ms = mark.get("at_ms")
                 self._progress = (str(mark.get("id", "")), at_ms if isinstance(at_ms, int) else 0)
@@ -394,7 +400,26 @@ class Room:
 
     async def save_own(self) -> None:
         """Before a puppet speaks: after a crash its lines must be known as ours."""
-        await self._context.store.put(GATEWAY, f"own:{self.address}", {"ids": list(self._own_ids)})
+        present = dict(self.left_behind)
+        for nick, jid in self.own_nicks.items():
+            present[st.parse_jid(jid).node] = nick
+        present.pop(self.focus.node, None)
+        await self._context.store.put(
+            GATEWAY, f"own:{self.address}", {"ids": list(self._own_ids), "present": present}
+        )
+
+    def taken_for(self, jid: str) -> tuple[str, ...]:
+        """Nicknames that somebody else has. A puppet left behind by a killed process is not somebody else."""
+        return tuple(
+            nick
+            for nick, occupant in self.roster.by_nick.items()
+            if self.own_nicks.get(nick, jid) != jid or not self._is_ours(occupant)
+        )
+
+    def _is_ours(self, occupant: muc.Occupant) -> bool:
+        if occupant.real:
+            return st.parse_jid(occupant.real).domain == self._wire.domain
+        return bool(occupant.occupant_id) and occupant.occupant_id in self._own_ids
 
     def _is_own_live(self, line: muc.Line) -> bool:
         if line.is_delayed:

@@ -100,6 +100,23 @@ async def test_a_repeated_line_is_found_by_a_new_process() -> None:
                 assert fresh.of(Say) == []
 
 
+async def test_a_killed_process_leaves_no_ghosts_and_keeps_nicknames() -> None:
+    async with Prosody() as server:
+        house = house_of(server)
+        async with client(server, "bob", room=None) as bob:
+            async with gateway(house) as door:
+                await bob.join(MUC, "bob")
+                await door.deliver(line("one", "k1"))
+                await door.deliver(line("uno", "k2", name="Zoe", address="@zoe:hs.test"))
+            # The stream is closed, but nobody left the room: as after SIGKILL.
+            async with gateway(house) as door:
+                room = door._places[MUC][0]
+                await until(lambda: set(room.roster.by_nick) == {"Parley", "bob"})
+                await door.deliver(line("two", "k3"))
+                await until(lambda: len(bob.texts) == 3)
+                assert [t["from"] for t in bob.texts] == ["Alice", "Zoe", "Alice"]
+
+
 async def test_lines_said_while_parley_was_away_are_taken_once() -> None:
     async with Prosody() as server:
         house = house_of(server)
