@@ -14,7 +14,7 @@ import yaml
 from sfu import lock
 from tests.peers.parley import ROOT, Parley
 
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.timeout(180)]  # four cold starts on a busy machine
 
 
 def prepare(folder: Path) -> Parley:
