@@ -84,7 +84,7 @@ class XmppGateway:
         self._calls.readopt(legs)
 
     def notify(self, conference: ConferenceRecord, events: Sequence[Event]) -> None:
-        if conference.slug.lower() not in self._inbound.slugs:
+        if not conference.auto and conference.slug.lower() not in self._inbound.slugs:
             self._stale.set()
         for event in events:
             self._calls.event(event)
@@ -131,7 +131,9 @@ class XmppGateway:
             self._stale.set()
             await asyncio.sleep(1.0)
             return
-        self._inbound.slugs = frozenset(record.slug.lower() for record in records)
+        self._inbound.slugs = frozenset(
+            record.slug.lower() for record in records if not record.auto
+        )
         wanted = {
             place.address.lower(): record
             for record in records

@@ -45,7 +45,9 @@ class Door:
         self._admins = frozenset(st.bare_of(jid) for jid in (section.admins if section else ()))
 
     async def find(self, slug: str) -> ConferenceRecord | None:
-        return await self._context.directory.by_slug(slug)
+        found = await self._context.directory.by_slug(slug)
+        # A room that nobody bound is a conference without bridging (house.md section 7).
+        return None if found is None or found.auto else found
 
     async def admit(self, conference: ConferenceRecord, peer: st.Jid) -> cs.Admission:
         """Accounts of our own server, occupants of a bound room whose address is known, administrators."""

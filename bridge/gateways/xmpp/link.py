@@ -25,6 +25,8 @@ from bridge.gateways.xmpp import stanza as st
 from bridge.gateways.xmpp.guard import Ended, Guard, Opened, Stanza
 
 log = logging.getLogger(__name__)
+# At debug level slixmpp writes raw XML, the handshake included (S42).
+logging.getLogger("slixmpp").setLevel(logging.WARNING)
 
 BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MAX_S: Final = 3.0  # R2 wants <= 5 s after the server returns

@@ -45,6 +45,7 @@ class Occupant:
     nick: str
     key: str
     real: str = ""  # bare JID, when we may see it
+    device: str = ""  # the full one
     occupant_id: str = ""
     affiliation: str = "none"
     role: str = "none"
@@ -155,6 +156,7 @@ def _occupant(nick: str, presence: Element, user: Element | None) -> Occupant:
         nick=nick,
         key=occupant_id or real or f"visit-{secrets.token_hex(8)}",
         real=real,
+        device="" if item is None else item.get("jid", ""),
         occupant_id=occupant_id,
         affiliation="none" if item is None else item.get("affiliation", "none"),
         role="none" if item is None else item.get("role", "none"),

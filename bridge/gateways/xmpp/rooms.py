@@ -214,6 +214,8 @@ class Room:
                 self._entering.set_exception(RequestFailed(st.condition_of(presence)))
             return
         seen = self.roster.apply(presence)
+        if seen is not None and seen.here is not None and not seen.is_self:
+            self._greet(seen.here, seen.gone)
         if seen is None or not seen.is_self:
             return
         if seen.here is None:
@@ -225,6 +227,13 @@ class Room:
         self.own(seen.here, str(self.focus))
         if self._entering is not None and not self._entering.done():
             self._entering.set_result(seen)
+
+    def _greet(self, here: muc.Occupant, before: muc.Occupant | None) -> None:
+        """Directed presence to who comes in: clients offer to call only whom they see (disco section)."""
+        if before is None and here.device and not self._is_ours(here):
+            greeting = st.presence(here.device, str(self.focus))
+            disco.put_caps(greeting, disco.FOCUS)
+            self._wire.send(greeting)
 
     def message(self, message: Element) -> None:
         """Raises `Malformed`."""

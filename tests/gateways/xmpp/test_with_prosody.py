@@ -172,6 +172,21 @@ async def test_commands_are_answered_by_rank() -> None:
             assert house.of(Say) == []
 
 
+async def test_who_enters_the_room_sees_whom_to_call() -> None:
+    async with (
+        Prosody() as server,
+        gateway(house_of(server)),
+        client(server, "bob", room=None) as bob,
+    ):
+        seen: list[str] = []
+        bob.add_event_handler("presence_available", lambda p: seen.append(str(p["from"])))
+        await bob.join(MUC, "bob")
+        focus = f"demo@{server.component}/focus"
+        await until(lambda: focus in seen)
+        info = await bob.plugin["xep_0030"].get_info(jid=focus)
+        assert "urn:xmpp:jingle-message:0" in info["disco_info"]["features"]
+
+
 async def test_a_taken_nickname_gets_the_suffix() -> None:
     async with Prosody() as server:
         house = house_of(server)
