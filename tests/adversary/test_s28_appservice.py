@@ -128,6 +128,13 @@ async def test_the_same_transaction_five_times_at_once_counts_once(door: Door) -
     assert len(door.inbox.waiting) == 1
 
 
+async def test_a_homeserver_that_counts_from_one_again_loses_nothing(door: Door) -> None:
+    await door.put("1")
+    other = json.dumps({"events": [EVENT | {"event_id": "$two"}]})
+    assert (await door.put("1", data=other))[0] == 200
+    assert [row.source_id for row in door.inbox.waiting] == ["$one", "$two"]
+
+
 async def test_a_body_over_the_cap_is_refused_declared_or_not(door: Door) -> None:
     assert (await door.put(data=io.BytesIO(b" " * (intake.MAX_BODY_BYTES + 1))))[0] == 413
 
