@@ -109,6 +109,17 @@ _PROBE = """
     }
     return found;
   };
+  probe.reception = async () => {
+    const rows = [];
+    for (const connection of probe.connections) {
+      if (connection.connectionState !== 'connected') continue;
+      for (const report of (await connection.getStats()).values()) {
+        if (report.type === 'inbound-rtp')
+          rows.push({ kind: report.kind, ssrc: report.ssrc, received: report.packetsReceived, lost: report.packetsLost });
+      }
+    }
+    return rows;
+  };
   const screens = new Map();
   probe.colours = () => {
     const seen = [];
@@ -164,6 +175,16 @@ class Browser:
         result: list[dict[str, Any]] = await self.page.evaluate("window.__probe.colours()")
         return result
 
+    async def reception(self) -> list[dict[str, Any]]:
+        """RTP counters of every incoming stream: kind, ssrc, received, lost (sequence numbers missing)."""
+        rows: list[dict[str, Any]] = await self.page.evaluate("window.__probe.reception()")
+        return rows
+
+    async def connections(self) -> int:
+        """How many peer connections the page has opened so far."""
+        count: int = await self.page.evaluate("window.__probe.connections.length")
+        return count
+
     async def speak(self, on: bool) -> None:
         """Whether the microphone has sound; nothing is signalled."""
         await self.page.evaluate("(on) => window.__probe.speak(on)", on)
@@ -181,13 +202,14 @@ async def open_browser(
         "tone_hz": look.tone_hz,
         "colour": json.dumps("rgb({},{},{})".format(*look.rgb)),
     }
+    files = contextlib.ExitStack()
     async with async_playwright() as playwright:
         process = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         try:
             context = await process.new_context(viewport={"width": 1000, "height": 700})
             page = await context.new_page()
             if log is not None:
-                sink = log.open("a", buffering=1)
+                sink = files.enter_context(log.open("a", buffering=1))
                 page.on("console", lambda m: sink.write(f"[{m.type}] {m.text}\n"))
                 page.on("pageerror", lambda e: sink.write(f"[pageerror] {e}\n"))
                 page.on("request", lambda r: sink.write(f"[request] {r.method} {r.url}\n"))
@@ -199,3 +221,4 @@ async def open_browser(
         finally:
             with contextlib.suppress(Exception):
                 await process.close()
+            files.close()

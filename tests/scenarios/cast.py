@@ -28,6 +28,9 @@ class Person(Protocol):
     async def speak(self, on: bool) -> None:
         """Sound or silence at the source; nothing is signalled."""
 
+    async def reception(self) -> dict[str, tuple[int, int]]:
+        """Stream -> (RTP packets received, sequence numbers missing), since it began."""
+
     async def say(self, text: str) -> None: ...
     async def texts(self) -> list[str]:
         """Every line received so far (own lines may be among them)."""
@@ -60,6 +63,12 @@ class ElementCallPerson:
     async def speak(self, on: bool) -> None:
         await self.browser.speak(on)
 
+    async def reception(self) -> dict[str, tuple[int, int]]:
+        return {
+            f"{row['kind']} {row['ssrc']}": (row["received"], row["lost"])
+            for row in await self.browser.reception()
+        }
+
     async def say(self, text: str) -> None:
         await self.user.say(self.room, text)
 
@@ -88,6 +97,12 @@ class GuestPerson:
     async def speak(self, on: bool) -> None:
         await self.browser.speak(on)
 
+    async def reception(self) -> dict[str, tuple[int, int]]:
+        return {
+            f"{row['kind']} {row['ssrc']}": (row["received"], row["lost"])
+            for row in await self.browser.reception()
+        }
+
     async def say(self, text: str) -> None:
         await guestpage.say(self.browser, text)
 
@@ -111,6 +126,13 @@ class ProcessPerson:
 
     async def speak(self, on: bool) -> None:
         await self.process.ask("speak", on=on)
+
+    async def reception(self) -> dict[str, tuple[int, int]]:
+        return {
+            f"{row['kind']} {row.get('identity', number)}": (row["received"], row["lost"])
+            for number, row in enumerate(await self.process.ask("statistics"))
+            if row.get("received")
+        }
 
     async def say(self, text: str) -> None:
         await self.process.ask("say", text=text)
