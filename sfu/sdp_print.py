@@ -32,7 +32,10 @@ def _print_section(section: Section, *, with_candidates: bool) -> Iterable[str]:
     if section.kind is MediaKind.APPLICATION:
         yield f"m=application {port} UDP/DTLS/SCTP webrtc-datachannel"
     else:
-        formats = " ".join(str(codec.payload_type) for codec in section.codecs) or "0"
+        nothing = (
+            "0" if section.rejected else "127"
+        )  # the grammar wants one; 127 has no static meaning
+        formats = " ".join(str(codec.payload_type) for codec in section.codecs) or nothing
         yield f"m={section.kind.value} {port} UDP/TLS/RTP/SAVPF {formats}"
     yield "c=IN IP4 0.0.0.0"
     if section.rejected:

@@ -220,6 +220,8 @@ async def test_guessing_tokens_is_slowed_down(rig: Rig) -> None:
         statuses.append(why.value.status)
     assert statuses[:10] == [401] * 10
     assert 429 in statuses[10:]
+    honest = await rig.single("alice")  # from the same address
+    await honest.until("join")
 
 
 async def _hostile(rig: Rig, **message: object) -> None:

@@ -127,6 +127,13 @@ def test_ice_lite_and_the_kinds_of_the_sections_are_printed() -> None:
     assert offer.sections[2].kind is MediaKind.APPLICATION
 
 
+def test_a_section_without_codecs_stays_without() -> None:
+    text = _text("aiortc-1.16-offer.sdp").replace("SAVPF 96 9 0 8", "SAVPF 127")
+    offer = parse(text, OFFER)
+    assert offer.sections[0].codecs == ()
+    assert parse(print_description(offer), OFFER) == offer
+
+
 def test_printing_carries_id_and_version() -> None:
     offer = parse(_text("aiortc-1.16-offer.sdp"), OFFER)
     assert "o=- 7 9 IN IP4" in print_description(offer, session_id=7, session_version=9)

@@ -70,11 +70,11 @@ class LivekitGateway:
         context.tokens = self.tokens
         self._rooms = Rooms(context)
         self._services = Services(context, self.tokens, self._rooms, secrets.token_bytes(16))
-        self._backoff = Backoff()  # one for both doors: who guesses at one may guess at the other
+        self._backoff = Backoff()
         self._tasks: asyncio.TaskGroup | None = None
         self._waiting: list[Device] = []  # re-adopted, not running yet
         self._lost: list[SavedLeg] = []
-        self._authorization = Authorization(context, self.tokens, self._backoff)
+        self._authorization = Authorization(context, self.tokens)
         self._route()
 
     def _route(self) -> None:
@@ -192,21 +192,25 @@ class LivekitGateway:
 
     def _claims(self, request: web.Request) -> Claims:
         """Raises HTTP 401 for a token that is none or opens no room, 429 for guessing."""
-        address = self._context.http.client_address(request)
-        now_s = time.monotonic()
-        if self._backoff.wait_s(address, now_s) > 0:
-            raise web.HTTPTooManyRequests(text="too many failures", headers=_ALLOW_ALL)
         header = request.headers.get("Authorization", "")
         token = request.query.get("access_token") or header.removeprefix("Bearer ").strip()
         try:
             claims = self.tokens.verify(token)
         except Refused as why:
-            self._backoff.failed(address, now_s)
-            raise web.HTTPUnauthorized(text=str(why), headers=_ALLOW_ALL) from why
+            raise self._refuse_guess(request, str(why)) from why
         if not claims.video.room_join or not claims.video.room:
             text = "The token does not allow joining a room."
             raise web.HTTPUnauthorized(text=text, headers=_ALLOW_ALL)
         return claims
+
+    def _refuse_guess(self, request: web.Request, why: str) -> web.HTTPException:
+        """Only bad tokens wait: otherwise one guesser would shut out all who share his address."""
+        address = self._context.http.client_address(request)
+        now_s = time.monotonic()
+        if self._backoff.wait_s(address, now_s) > 0:
+            return web.HTTPTooManyRequests(text="too many failures", headers=_ALLOW_ALL)
+        self._backoff.failed(address, now_s)
+        return web.HTTPUnauthorized(text=why, headers=_ALLOW_ALL)
 
     async def _ask(self, request: web.Request, *, is_single: bool) -> Ask:
         try:

@@ -115,10 +115,10 @@ def _text(
 class Authorization:
     """The routes. Everything of a request that fails is answered in Matrix' words."""
 
-    def __init__(self, context: Context, tokens: AccessTokens, backoff: Backoff) -> None:
+    def __init__(self, context: Context, tokens: AccessTokens) -> None:
         self._context = context
         self._tokens = tokens
-        self._backoff = backoff
+        self._backoff = Backoff()
         route = context.http.route
         for path, handler in (("/sfu/get", self._legacy), ("/get_token", self._current)):
             route(Listener.PUBLIC, "POST", path, handler)
@@ -136,18 +136,24 @@ class Authorization:
     async def _answer(
         self, request: web.Request, read: Callable[[Mapping[str, object]], TokenRequest]
     ) -> web.Response:
-        address = self._context.http.client_address(request)
-        wait_s = self._backoff.wait_s(address, time.monotonic())
-        if wait_s > 0:
-            return _limited(wait_s)
+        guesser = ""
         try:
-            return _json(200, await self._serve(read(await _body(request))))
+            ask = read(await _body(request))
+            # Each try costs a request to that homeserver, so waiting comes first, but per homeserver:
+            # a stranger's guesses must not shut out everybody behind the same address.
+            guesser = (
+                f"{self._context.http.client_address(request)} {ask.openid.matrix_server_name}"
+            )
+            wait_s = self._backoff.wait_s(guesser, time.monotonic())
+            if wait_s > 0:
+                return _limited(wait_s)
+            return _json(200, await self._serve(ask))
         except Malformed as why:
             return _error(400, "M_BAD_JSON", str(why))
         except NotAllowed as why:
             return _error(403, "M_FORBIDDEN", str(why))
         except Refused as why:
-            self._backoff.failed(address, time.monotonic())
+            self._backoff.failed(guesser, time.monotonic())
             return _error(401, "M_UNAUTHORIZED", str(why))
         except Unavailable:
             log.warning("authorization not possible now", extra={"path": request.path})

@@ -283,6 +283,7 @@ class Rig:
         self.tmp = tmp
         self.port = 0
         self.session: aiohttp.ClientSession | None = None
+        self.sockets: list[aiohttp.ClientWebSocketResponse] = []
         self.gateway = self.make()
 
     def make(self) -> LivekitGateway:
@@ -370,6 +371,8 @@ class Rig:
             async with aiohttp.ClientSession() as session:
                 self.session = session
                 yield self
+                closing = (asyncio.wait_for(socket.close(), 1) for socket in self.sockets)
+                await asyncio.gather(*closing, return_exceptions=True)
         finally:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -398,6 +401,7 @@ class Rig:
         socket = await self.session.ws_connect(
             self.url + path, params={"access_token": token} | query, autoclose=True
         )
+        self.sockets.append(socket)
         return Client(socket)
 
 
