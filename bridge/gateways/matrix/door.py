@@ -33,6 +33,11 @@ log = logging.getLogger(__name__)
 BOT_NAME: Final = "Parley"
 TELL_AGAIN_S: Final = 3_600.0  # how often a room hears that it lacks a permission
 REFUSED_S: Final = 60.0
+WATCH_S: Final = 60.0  # a proxy in front may hide a restart: look at least so often
+RECENT_WATCH_S: Final = (
+    5.0  # Synapse pauses up to minutes before it tries us again: fetch meanwhile
+)
+RECENT_S: Final = 180.0
 SETTLE_S: Final = 0.5  # after a watch: at most two looks a second at a server that hangs up at once
 AWAY_S: Final = (0.5, 1.0, 2.0, 4.0)  # a homeserver that is back is noticed <= 5 s later (R1)
 
@@ -134,14 +139,16 @@ class MatrixGateway:
 
     async def _stay_in_touch(self) -> None:
         """Come to the homeserver, watch for the moment it goes, come back."""
-        away = 0
+        away, back_s = 0, time.monotonic()
         while True:
             pause_s = 0.0
             try:
                 await self._arrive()
                 away = 0
-                await self._link.watch()
-                self._catchup.interrupted()
+                is_recent = time.monotonic() - back_s < RECENT_S
+                if await self._link.watch(RECENT_WATCH_S if is_recent else WATCH_S):
+                    back_s = time.monotonic()
+                    self._catchup.interrupted()
             except Unavailable as why:
                 if not away:
                     log.warning("homeserver away", extra={"why": str(why)})

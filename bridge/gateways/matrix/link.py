@@ -25,7 +25,6 @@ from bridge.conference.errors import Refused, Unavailable
 
 CALL_S: Final = 10.0  # a homeserver that needs longer is as good as away
 CONNECTIONS: Final = 32
-WATCH_S: Final = 60.0  # a proxy in front may hide a restart: look at least so often
 _DELAYED: Final = "org.matrix.msc4140"
 
 
@@ -172,8 +171,8 @@ class Link:
             Method.POST, Path.v1.appservice[appservice].ping, {"transaction_id": transaction}
         )
 
-    async def watch(self) -> None:
-        """Return when the homeserver may have been away: an idle connection to it broke, or `WATCH_S` passed.
+    async def watch(self, watch_s: float) -> bool:
+        """True when an idle connection to the homeserver broke, False when it held for `watch_s`.
 
         A held sync would say more, but Synapse 1.163.2 answers 500 to an appservice that has no device.
         """
@@ -186,12 +185,15 @@ class Link:
         except (OSError, TimeoutError) as why:
             raise self._note(why) from None
         try:
-            async with asyncio.timeout(WATCH_S):
+            async with asyncio.timeout(watch_s):
                 await reader.read(1)
-        except (OSError, TimeoutError):
-            pass
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
         finally:
             writer.close()
+        return True
 
     # --- rooms ------------------------------------------------------------------------------------------
 
