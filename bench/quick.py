@@ -1,0 +1,101 @@
+"""`make bench-quick`: the ceiling probe and one publisher to 100 real receivers, in less than a minute.
+
+The last two lines are for machines: `join_p50_ms=...` and `ratio=... mode=... receivers=real`.
+Not here: how it is measured (`bench.fanout`).
+"""
+
+import argparse
+import asyncio
+import statistics
+import sys
+from typing import Any, Final
+
+from bench import fanout, machine
+from bench.load import ROOT, build
+from sfu import _engine
+
+RECEIVERS: Final = 100
+PROBE_CPU_S: Final = 0.7  # each; CPU seconds, so that a busy machine only takes longer
+MEASURE_S: Final = 8.0
+JOINS_AT_ONCE: Final = 4
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+async def probe() -> float:
+    """Copies per CPU-second that one thread of this machine can send at best, now."""
+    found = await asyncio.to_thread(
+        _engine.fanout_ceiling, RECEIVERS, fanout.PACKET_BYTES, PROBE_CPU_S
+    )
+    say(f"ceiling: {found['copies_per_cpu_s']:,.0f} copies per CPU-second (rewrite, GCM, sendmmsg)")
+    return found["copies_per_cpu_s"]
+
+
+def quantile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
+
+
+async def measure(receivers: int, seconds: float) -> dict[str, Any]:
+    binary = build()
+    load_before = machine.load_average()
+    ceilings = [await probe()]
+    async with fanout.room(binary, receivers) as room:
+        await fanout.join(room, JOINS_AT_ONCE, say)
+        saturated = await fanout.saturate(room, seconds)
+    ceilings.append(await probe())
+    return {
+        "receivers": receivers,
+        "packet_bytes": fanout.PACKET_BYTES,
+        "joins_at_once": JOINS_AT_ONCE,
+        "load_average_before": load_before,
+        "ceiling_copies_per_cpu_s": ceilings,
+        "join_p50_ms": quantile(room.join_ms, 0.5),
+        "join_p95_ms": quantile(room.join_ms, 0.95),
+        "handshake_p50_ms": quantile(room.handshake_ms, 0.5),
+        "handshake_p95_ms": quantile(room.handshake_ms, 0.95),
+        "worker_cpu_ms_per_join": room.join_cpu.process_s * 1e3 / receivers,
+        "mode": "sendmmsg",
+        "ratio": saturated["copies_per_cpu_s"] / statistics.mean(ceilings),
+        "saturated": saturated,
+    }
+
+
+def tell(found: dict[str, Any]) -> None:
+    run = found["saturated"]
+    say(
+        f"joins: p50 {found['join_p50_ms']:.0f} ms, p95 {found['join_p95_ms']:.0f} ms to the first decrypted packet; "
+        f"to the end of the handshake {found['handshake_p50_ms']:.0f} / {found['handshake_p95_ms']:.0f} ms; "
+        f"{found['worker_cpu_ms_per_join']:.1f} ms of worker CPU each"
+    )
+    say(
+        f"fan-out: {run['copies']:,} copies of {run['copy_bytes']:.0f} bytes read by {found['receivers']} receivers "
+        f"in {run['wall_s']:.1f} s ({run['copies_per_s']:,.0f}/s), {run['lost']} missing; "
+        f"{run['opened']:,} decrypted as a sample, {run['forged']} failed"
+    )
+    say(
+        f"worker: {run['worker_cpu_s']:.2f} CPU-s, {run['engine_cpu_s']:.2f} of them in the data-plane thread, which "
+        f"ran or was ready to {run['engine_busy']:.0%} of the time; "
+        f"{run['copies_per_cpu_s']:,.0f} copies per CPU-second; {run['resident_bytes'] / 2**20:.0f} MiB resident"
+    )
+    say(f"load average {found['load_average_before']:.1f} before, {run['load_average']:.1f} after")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.quick", description=__doc__)
+    parser.add_argument("--receivers", type=int, default=RECEIVERS)
+    parser.add_argument("--seconds", type=float, default=MEASURE_S, help="of saturation")
+    options = parser.parse_args(argv)
+    found = asyncio.run(measure(options.receivers, options.seconds))
+    path = machine.save("quick", found)
+    tell(found)
+    say(f"stored in {path.relative_to(ROOT)}")
+    say(f"join_p50_ms={found['join_p50_ms']:.0f}")
+    say(f"ratio={found['ratio']:.2f} mode={found['mode']} receivers=real")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
