@@ -343,7 +343,7 @@ async def test_media_outlives_a_killed_control_plane(play: Play) -> None:
         heard += await person_hears(zoe, alice) and await person_hears(alice, zoe)
     results.add(act, "alice and zoe hear each other while parley is down", f"{heard}/5", heard >= 4)
     ready = await stack.parley.start()
-    results.add(act, "parley is healthy again", f"{ready:.1f} s", ready <= 10)
+    results.add(act, "parley is healthy again", f"{ready:.1f} s", ready <= 20)
     results.add(act, "wall gap of the control plane", f"{time.monotonic() - began:.1f} s", True)
     same = stack.parley.worker_pid == worker
     results.add(act, "the worker is the same", str(worker), same)
