@@ -12,7 +12,6 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 from xml.etree.ElementTree import Element
 
@@ -22,6 +21,7 @@ from bridge.conference.ports import ConferenceRecord
 from bridge.gateway import Context
 from bridge.gateways.xmpp import disco, muc, names
 from bridge.gateways.xmpp import stanza as st
+from bridge.gateways.xmpp.archive import Archive, now_ms
 from bridge.gateways.xmpp.link import RequestFailed
 from bridge.gateways.xmpp.wire import Wire
 
@@ -35,7 +35,6 @@ RETRY_FIRST_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
 REJOIN_S: Final = 30.0  # after somebody put us out
 QUEUE: Final = 1_000  # lines heard and not yet in the inbox
-PAGE: Final = 100  # lines of one archive page
 MAX_PAGES: Final = 500  # of one catch-up
 LOOK_PAGES: Final = 20  # when looking for one of our own lines
 PROGRESS_EVERY_S: Final = 5.0  # the inbox deduplicates, so the mark may lag
@@ -76,7 +75,7 @@ class Room:
         self._was_put_out = False
         self._lines: asyncio.Queue[muc.Line | None] = asyncio.Queue(QUEUE)
         self._missed = False
-        self._queries: dict[str, list[muc.Line]] = {}
+        self._archive = Archive(wire, address, str(self.focus))
         self._own_ids: OrderedDict[str, None] = OrderedDict()
         self._echoes: OrderedDict[str, str] = OrderedDict()
         self._awaited: dict[str, asyncio.Future[str]] = {}
@@ -136,7 +135,7 @@ class Room:
             await self._unlock()
         is_new = self._progress == ("", 0)
         if is_new:  # lines from before the binding are nobody's business
-            await self._save_progress("", _now_ms())
+            await self._save_progress("", now_ms())
         self._joined = True  # deliveries may start: their echoes are found live or in the archive
         self._on_joined(self)
         if self.has_archive and not is_new:
@@ -239,23 +238,14 @@ class Room:
         """Raises `Malformed`."""
         found = muc.archived(message)
         if found is not None:
-            self._archive_line(*found)
+            self._archive.result(*found)
             return
-        line = muc.parse_line(message, self.address, _now_ms())
+        line = muc.parse_line(message, self.address, now_ms())
         if line is None or self._is_own_live(line):
             if line is not None:
                 self._echo(line)
             return
         self._hear(line)
-
-    def _archive_line(self, query_id: str, archive_id: str, inner: Element, stamp: str) -> None:
-        lines = self._queries.get(query_id)
-        if lines is None or len(lines) > PAGE:  # S36: a result nobody asked for
-            log.warning("unasked archive result dropped")
-            return
-        line = muc.parse_line(inner, self.address, muc.stamp_ms(stamp, _now_ms()), archive_id)
-        if line is not None:
-            lines.append(replace(line, is_delayed=True))
 
     def _hear(self, line: muc.Line) -> None:
         try:
@@ -306,7 +296,7 @@ class Room:
             "at_ms": line.at_ms,
             # A command counts while it is fresh, also when it was typed during a restart; never as a
             # correction (S33).
-            "fresh": not line.is_correction and _now_ms() - line.at_ms < FRESH_MS,
+            "fresh": not line.is_correction and now_ms() - line.at_ms < FRESH_MS,
         }
 
     def _advance(self, line: muc.Line) -> None:
@@ -330,7 +320,7 @@ class Room:
         after, since_ms = self._progress
         for _ in range(MAX_PAGES):
             try:
-                lines, page = await self._page(
+                lines, page = await self._archive.page(
                     after=after, since_ms=0 if after else since_ms - OVERLAP_MS
                 )
             except RequestFailed as why:
@@ -349,26 +339,6 @@ class Room:
             after = page.last
         log.warning("catch-up stopped", extra={"pages": MAX_PAGES})
 
-    async def _page(self, *, after: str, since_ms: int) -> tuple[list[muc.Line], muc.Page]:
-        query_id = secrets.token_hex(8)
-        lines: list[muc.Line] = []
-        self._queries[query_id] = lines
-        try:
-            answer = await self._wire.request(
-                muc.archive_query(
-                    self.address,
-                    str(self.focus),
-                    query_id,
-                    after=after,
-                    since_ms=max(0, since_ms),
-                    page=PAGE,
-                ),
-                timeout_s=REQUEST_S,
-            )
-        finally:
-            del self._queries[query_id]
-        return lines, muc.parse_page(answer)
-
     async def find(self, message_id: str, since_ms: int) -> str | None:
         """R14: did our line reach the room in an earlier attempt? Its archive id, or None.
 
@@ -380,7 +350,7 @@ class Room:
         after = ""
         for _ in range(LOOK_PAGES):
             try:
-                lines, page = await self._page(
+                lines, page = await self._archive.page(
                     after=after, since_ms=0 if after else since_ms - OVERLAP_MS
                 )
             except RequestFailed as why:
@@ -478,7 +448,3 @@ class Room:
         line = st.message(self.address, str(self.focus), "groupchat", id=secrets.token_hex(8))
         st.add(line, st.CLIENT, "body", text)
         self._wire.send(line)
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)
