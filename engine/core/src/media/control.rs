@@ -233,7 +233,11 @@ impl Router {
             face.transport_cc = stamp(&mut self.transports[hot.transport as usize]);
         }
         let len = hot.compose(slot, &face, &segment.deltas, &meta, packet);
-        sink.rtp_done(len.unwrap_or(0));
+        if rtx == NONE {
+            sink.rtp_done_repeatable(len.unwrap_or(0));
+        } else {
+            sink.rtp_done(len.unwrap_or(0));
+        }
         cold.retransmitted += u64::from(len.is_some());
     }
 

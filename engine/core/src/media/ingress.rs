@@ -186,7 +186,11 @@ impl Router {
                 face.transport_cc = stamp(&mut self.transports[hot.transport as usize]);
             }
             let len = hot.compose(slot, &face, &hot.deltas, meta, packet);
-            sink.rtp_done(len.unwrap_or(0));
+            if hot.stamped {
+                sink.rtp_done(len.unwrap_or(0));
+            } else {
+                sink.rtp_done_repeatable(len.unwrap_or(0));
+            }
             if let Some(len) = len {
                 hot.sent(sequence, meta, len, now);
                 if switched && hot.video {

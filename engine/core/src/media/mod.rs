@@ -143,6 +143,11 @@ pub trait Sink {
     fn rtp(&mut self, to: TransportId) -> Option<&mut [u8]>;
     /// The last slot handed out holds `len` bytes; send it. 0 = drop it.
     fn rtp_done(&mut self, len: usize);
+    /// The same for a packet that a subscriber without RTX may ask for again, or has asked for: the same bits
+    /// under the same number.
+    fn rtp_done_repeatable(&mut self, len: usize) {
+        self.rtp_done(len);
+    }
     /// A plaintext RTCP compound to this transport.
     fn rtcp(&mut self, to: TransportId, compound: &[u8]);
     /// Something to tell.

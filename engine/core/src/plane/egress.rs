@@ -24,6 +24,28 @@ impl<'a, O: Output> Egress<'a, O> {
     }
 }
 
+impl<O: Output> Egress<'_, O> {
+    fn send(&mut self, len: usize, repeatable: bool) {
+        let Some(transport) = self.pending.take().and_then(|at| self.table.at_mut(at)) else {
+            return;
+        };
+        if len == 0 {
+            return;
+        }
+        if let (Some(session), Some(path)) = (&mut transport.srtp, transport.ice.active()) {
+            let sealed = if repeatable {
+                session.sender.rtp_repeatable(self.out.slot(), len)
+            } else {
+                session.sender.rtp(self.out.slot(), len)
+            };
+            if let Ok(len) = sealed {
+                transport.counters.sent(len);
+                self.out.commit(path, len);
+            }
+        }
+    }
+}
+
 impl<O: Output> Sink for Egress<'_, O> {
     fn rtp(&mut self, to: TransportId) -> Option<&mut [u8]> {
         let at = self.table.place(to)?;
@@ -36,18 +58,11 @@ impl<O: Output> Sink for Egress<'_, O> {
     }
 
     fn rtp_done(&mut self, len: usize) {
-        let Some(transport) = self.pending.take().and_then(|at| self.table.at_mut(at)) else {
-            return;
-        };
-        if len == 0 {
-            return;
-        }
-        if let (Some(session), Some(path)) = (&mut transport.srtp, transport.ice.active()) {
-            if let Ok(len) = session.sender.rtp(self.out.slot(), len) {
-                transport.counters.sent(len);
-                self.out.commit(path, len);
-            }
-        }
+        self.send(len, false);
+    }
+
+    fn rtp_done_repeatable(&mut self, len: usize) {
+        self.send(len, true);
     }
 
     fn rtcp(&mut self, to: TransportId, compound: &[u8]) {

@@ -97,11 +97,6 @@ impl Cipher {
         }))
     }
 
-    /// Whether an index must never be protected twice.
-    pub const fn is_once_only(&self) -> bool {
-        matches!(self, Self::Gcm(_))
-    }
-
     pub fn seal_rtp(
         &self,
         packet: &mut [u8],

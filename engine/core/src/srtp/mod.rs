@@ -6,6 +6,7 @@
 
 mod cipher;
 mod derive;
+mod repeats;
 mod window;
 
 #[cfg(test)]
@@ -15,6 +16,7 @@ use crate::hash::FastMap;
 use crate::id::Micros;
 
 use cipher::Cipher;
+use repeats::Repeats;
 use window::Window;
 
 /// SSRCs kept per transport in each direction that a peer decides: a camera with three layers has six.
@@ -207,11 +209,19 @@ impl Receiver {
     }
 }
 
+/// One SSRC of ours.
+#[derive(Debug)]
+struct Sent {
+    window: Window,
+    /// From the first packet that may be repeated.
+    repeats: Option<Repeats>,
+}
+
 /// What we send.
 #[derive(Debug)]
 pub struct Sender {
     cipher: Cipher,
-    sources: FastMap<u32, Window>,
+    sources: FastMap<u32, Sent>,
     rtcp_index: u32,
 }
 
@@ -224,28 +234,55 @@ impl Sender {
         }
     }
 
-    /// Protect the first `len` bytes in place; returns the new length.
-    ///
-    /// A sequence number is protected once: under GCM, the same index with one other byte (a rewritten
-    /// extension) would give away the authentication key. AES-CM may repeat.
+    /// Protect the first `len` bytes in place; returns the new length. The packet goes out only this once.
     ///
     /// # Errors
     /// `Malformed` (or no room for the tag), `Replayed` or `Exhausted`.
     pub fn rtp(&mut self, packet: &mut [u8], len: usize) -> Result<usize, Error> {
+        self.seal(packet, len, false)
+    }
+
+    /// The same for a packet that may have to go out again under its own number, or does so now: one of the
+    /// last 512 of its SSRC, and the same to the last bit. Another packet under a used number is refused.
+    ///
+    /// # Errors
+    /// `Malformed` (or no room for the tag), `Replayed` or `Exhausted`; when refused, nothing of the packet is left.
+    pub fn rtp_repeatable(&mut self, packet: &mut [u8], len: usize) -> Result<usize, Error> {
+        self.seal(packet, len, true)
+    }
+
+    fn seal(&mut self, packet: &mut [u8], len: usize, repeatable: bool) -> Result<usize, Error> {
         let header = rtp_header_bytes(packet.get(..len).ok_or(Error::Malformed)?)?;
         let ssrc = ssrc_at(packet, 8);
-        let window = self.sources.entry(ssrc).or_insert_with(Window::new);
-        let index = window
+        let sent = self.sources.entry(ssrc).or_insert_with(|| Sent {
+            window: Window::new(),
+            repeats: None,
+        });
+        let index = sent
+            .window
             .estimate(rtp_sequence(packet))
             .ok_or(Error::Replayed)?;
         if index > MAX_RTP_INDEX {
             return Err(Error::Exhausted);
         }
-        if self.cipher.is_once_only() && window.has(index) {
-            return Err(Error::Replayed);
+        if sent.window.has(index) {
+            let Some(repeats) = sent.repeats.as_ref().filter(|known| known.knows(index)) else {
+                return Err(Error::Replayed);
+            };
+            let sealed = self.cipher.seal_rtp(packet, header, len, ssrc, index)?;
+            if !repeats.is_same(index, &packet[len..sealed]) {
+                packet[..sealed].fill(0); // nobody may see this one
+                return Err(Error::Replayed);
+            }
+            return Ok(sealed);
         }
         let sealed = self.cipher.seal_rtp(packet, header, len, ssrc, index)?;
-        window.mark(index);
+        sent.window.mark(index);
+        if repeatable {
+            sent.repeats
+                .get_or_insert_with(Repeats::new)
+                .remember(index, &packet[len..sealed]);
+        }
         Ok(sealed)
     }
 

@@ -212,17 +212,35 @@ fn the_sequence_number_wraps_with_loss() {
 }
 
 #[test]
-fn a_repeated_index_is_refused_under_gcm_only() {
+fn what_was_sent_once_only_is_never_sent_again() {
     for profile in PROFILES {
         let (mut client, _) = ends(profile);
         let plain = packet(7, 1, b"x");
         seal(&mut client.sender, &plain);
+        for again in [Sender::rtp, Sender::rtp_repeatable] {
+            let mut room = plain.clone();
+            room.resize(64, 0);
+            let refused = again(&mut client.sender, &mut room, plain.len());
+            assert_eq!(refused, Err(Error::Replayed));
+            assert_eq!(room[..plain.len()], plain, "not even sealed");
+        }
+    }
+}
+
+#[test]
+fn the_512th_last_packet_can_be_repeated_and_no_older_one() {
+    let (mut client, _) = ends(Profile::Aes128Gcm);
+    let mut again = |sequence: u16| {
+        let plain = packet(7, sequence, &sequence.to_be_bytes());
         let mut room = plain.clone();
         room.resize(64, 0);
-        let again = client.sender.rtp(&mut room, plain.len());
-        let is_refused = again == Err(Error::Replayed);
-        assert_eq!(is_refused, profile != Profile::Aes128CmSha1);
+        client.sender.rtp_repeatable(&mut room, plain.len())
+    };
+    for sequence in 1..=600 {
+        assert!(again(sequence).is_ok());
     }
+    assert_eq!(again(88), Err(Error::Replayed));
+    assert!(again(89).is_ok());
 }
 
 #[test]
@@ -267,6 +285,54 @@ proptest! {
                 Err(why) => {
                     prop_assert_eq!(why, Error::Replayed);
                     prop_assert!(seen.contains(&at));
+                }
+            }
+        }
+    }
+
+    /// Whatever is asked for again in whatever order, also over the wrap: one number has one ciphertext, and it
+    /// is that of the first packet under this number. Anything else is refused and wiped.
+    #[test]
+    fn one_number_is_one_ciphertext(
+        start in any::<u16>(),
+        asked in prop::collection::vec((0u16..700, prop::option::of((any::<prop::sample::Index>(), 1u8..=255))), 1..300),
+        once in 0u16..512,
+    ) {
+        for profile in PROFILES {
+            let (mut client, _) = ends(profile);
+            let mut first = std::collections::BTreeMap::new();
+            let plain = |at: u16| packet(7, start.wrapping_add(at), &[at as u8; 40]);
+            for at in 0..700u16 {
+                let mut room = plain(at);
+                room.resize(80, 0);
+                let len = if at == once {
+                    client.sender.rtp(&mut room, 52)
+                } else {
+                    client.sender.rtp_repeatable(&mut room, 52)
+                };
+                room.truncate(len.expect("new"));
+                first.insert(at, room);
+            }
+            for (at, damage) in &asked {
+                let mut room = plain(*at);
+                if let Some((place, flip)) = damage {
+                    // Anywhere but in version, extension bits, SSRC and number: those name another packet.
+                    let place = [1, 4, 5, 6, 7].into_iter().chain(12..52).nth(place.index(45)).expect("of 45");
+                    room[place] ^= flip;
+                }
+                room.resize(80, 0);
+                match client.sender.rtp_repeatable(&mut room, 52) {
+                    Ok(len) => {
+                        prop_assert!(damage.is_none() && *at != once && *at >= 188);
+                        prop_assert_eq!(&room[..len], &first[at][..]);
+                    }
+                    Err(why) => {
+                        prop_assert_eq!(why, Error::Replayed);
+                        prop_assert!(damage.is_some() || *at == once || *at < 188);
+                        if damage.is_some() && *at != once && *at >= 188 {
+                            prop_assert!(room[..52].iter().all(|byte| *byte == 0));
+                        }
+                    }
                 }
             }
         }
