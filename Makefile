@@ -77,6 +77,6 @@ bench: .venv/.engine ## all benchmarks; results as dated JSON in bench/results
 bench-quick: .venv/.engine ## ceiling probe and 1 -> 100 receivers through the worker
 	$(PY) -m bench.quick
 
-fuzz: .venv/.ready ## every parser with random input for a bounded time
-	HYPOTHESIS_PROFILE=fuzz $(PY) -m pytest -q -m "not peers and not slow" -k "property or fuzz or hostile or total" tests
+fuzz: .venv/.ready .venv/.engine ## every property with 5,000 random examples; several minutes
+	HYPOTHESIS_PROFILE=fuzz $(PY) -m pytest -q -m "hypothesis and not peers and not slow" -n 2 --timeout 1800 tests
 	cd engine && PROPTEST_CASES=20000 cargo test --release -q -p parley-core

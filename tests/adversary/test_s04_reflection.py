@@ -90,9 +90,7 @@ def test_an_honest_check_gets_no_more_bytes_than_it_sent(under_test: Rig) -> Non
     assert peer.wire.bytes_in <= peer.wire.bytes_out
 
 
-@settings(
-    deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(datagram=st.binary(max_size=1400), shape=st.integers(0, 3))
 def test_bytes_out_never_exceed_bytes_in(
     reused: tuple[Wire, Rig], datagram: bytes, shape: int

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sfu.description import (
@@ -150,7 +150,6 @@ def descriptions(draw: st.DrawFn) -> Description:
 
 
 @given(descriptions())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_what_is_printed_reads_back_equal(description: Description) -> None:
     # An empty bundle and none are one thing in text; a lite flag without a live section has no line.
     assert parse(print_description(description), description.kind) == description
@@ -179,19 +178,16 @@ def _total(text: str) -> None:
 
 
 @given(st.lists(_LINES, max_size=40), st.sampled_from(["\r\n", "\n"]))
-@settings(max_examples=1000, deadline=None)
 def test_any_mix_of_lines_is_a_value_or_malformed(lines: list[str], end: str) -> None:
     _total(end.join(["v=0", *lines]))
 
 
 @given(st.one_of(st.text(max_size=300), st.text(max_size=200).map(lambda t: "v=0\r\na=" + t)))
-@settings(max_examples=500, deadline=None)
 def test_any_text_is_a_value_or_malformed(text: str) -> None:
     _total(text)
 
 
 @given(descriptions(), st.data())
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_a_damaged_description_is_a_value_or_malformed(
     description: Description, data: st.DataObject
 ) -> None:
@@ -203,7 +199,6 @@ def test_a_damaged_description_is_a_value_or_malformed(
 
 
 @given(st.text(max_size=200))
-@settings(max_examples=300, deadline=None)
 def test_any_candidate_text_is_a_value_or_malformed(text: str) -> None:
     for form in (text, f"candidate:1 1 udp 1 1.1.1.1 1 typ host {text}"):
         try:

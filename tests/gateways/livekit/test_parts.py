@@ -1,7 +1,7 @@
 """The small pure parts: the outgoing queue, requirements, rates, chat streams, saved state."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from livekit.protocol import models, rtc
 
@@ -191,7 +191,6 @@ _PACKETS = st.builds(
 
 
 @given(st.lists(_PACKETS, max_size=60))
-@settings(max_examples=200, deadline=None)
 def test_any_packets_are_lines_or_malformed_and_memory_is_bounded(
     packets: list[models.DataPacket],
 ) -> None:
