@@ -12,9 +12,10 @@ import {
 } from "livekit-client";
 import { Chat } from "./chat";
 import { announce, el, show } from "./dom";
+import { Grid } from "./grid";
+import { icon, type Sign } from "./icons";
 import type { Admission } from "./invitation";
 import type { Choice } from "./lobby";
-import { Tile } from "./tile";
 
 const GOODBYES: Partial<Record<DisconnectReason, string>> = {
   [DisconnectReason.CLIENT_INITIATED]: "You left the call.",
@@ -25,50 +26,19 @@ const GOODBYES: Partial<Record<DisconnectReason, string>> = {
   [DisconnectReason.SERVER_SHUTDOWN]: "The server is shutting down.",
 };
 
-const SHOWN = [Track.Source.Camera, Track.Source.ScreenShare];
-
-/** Tiles of everybody, by participant and source. */
-class Grid {
-  readonly element = el("section", { class: "grid", "aria-label": "People in the call" });
-  private readonly tiles = new Map<string, Tile>();
-
-  constructor(private readonly room: Room) {}
-
-  refresh(): void {
-    const wanted = new Map<string, () => Tile>();
-    const people: Participant[] = [this.room.localParticipant, ...this.room.remoteParticipants.values()];
-    for (const person of people) {
-      for (const source of SHOWN) {
-        const isScreen = source === Track.Source.ScreenShare;
-        if (isScreen && !person.getTrackPublication(source)?.track) continue;
-        const self = person === this.room.localParticipant;
-        wanted.set(`${person.sid}/${source}`, () => new Tile(person, source, self));
-      }
-    }
-    for (const [key, tile] of this.tiles) {
-      if (!wanted.has(key)) {
-        tile.remove();
-        this.tiles.delete(key);
-      }
-    }
-    for (const [key, make] of wanted) {
-      const known = this.tiles.get(key);
-      if (known) known.refresh();
-      else {
-        const tile = make();
-        this.tiles.set(key, tile);
-        this.element.append(tile.element);
-      }
-    }
-    this.element.dataset["count"] = String(Math.min(this.tiles.size, 9));
-  }
+interface Control {
+  element: HTMLButtonElement;
+  label: HTMLElement;
 }
 
-function button(label: string, press: () => unknown): HTMLButtonElement {
-  return el("button", { type: "button", onclick: () => void press() }, label);
+/** A sign with its word; the word is the accessible name and never says the state. */
+function control(sign: Sign, text: string, press: () => unknown): Control {
+  const label = el("span", {}, text);
+  const element = el("button", { type: "button", class: "control", onclick: () => void press() }, icon(sign), label);
+  return { element, label };
 }
 
-/** The control bar. Pressed = on, so that state is readable without colour. */
+/** The control bar. Pressed = on; a stroke through the sign says off, so that nobody needs the colour. */
 class Toolbar {
   readonly element: HTMLElement;
   private readonly microphone: HTMLButtonElement;
@@ -87,30 +57,38 @@ class Toolbar {
       });
       this.refresh();
     };
-    this.microphone = button(
+    this.microphone = control(
+      "microphone",
       "Microphone",
       tried("Microphone", () => me.setMicrophoneEnabled(!me.isMicrophoneEnabled)),
-    );
-    this.camera = button("Camera", tried("Camera", () => me.setCameraEnabled(!me.isCameraEnabled)));
-    this.screen = button(
+    ).element;
+    this.camera = control(
+      "camera",
+      "Camera",
+      tried("Camera", () => me.setCameraEnabled(!me.isCameraEnabled)),
+    ).element;
+    this.screen = control(
+      "screen",
       "Share screen",
       tried("Screen sharing", () => me.setScreenShareEnabled(!me.isScreenShareEnabled)),
-    );
-    const talk = button("Chat", () => {
-      talk.setAttribute("aria-expanded", String(chat.toggle()));
-    });
-    talk.setAttribute("aria-expanded", "false");
-    chat.onUnread = (count) => (talk.textContent = count ? `Chat (${count} new)` : "Chat");
-    const leave = button("Leave", () => room.disconnect());
-    leave.className = "danger";
+    ).element;
+    const talk = control("chat", "Chat", () => chat.toggle());
+    talk.element.setAttribute("aria-expanded", "false");
+    chat.onToggle = (open) => {
+      talk.element.setAttribute("aria-expanded", String(open));
+      if (!open) talk.element.focus();
+    };
+    chat.onUnread = (count) => (talk.label.textContent = count ? `Chat (${count} new)` : "Chat");
+    const leave = control("leave", "Leave", () => room.disconnect());
+    leave.element.classList.add("danger");
     this.element = el(
       "div",
       { class: "toolbar", role: "toolbar", "aria-label": "Call controls" },
       this.microphone,
       this.camera,
       this.screen,
-      talk,
-      leave,
+      talk.element,
+      leave.element,
     );
     this.refresh();
   }
@@ -148,7 +126,7 @@ export async function call(admission: Admission, choice: Choice): Promise<string
   const toolbar = new Toolbar(room, chat);
   const notice = el("p", { class: "notice", role: "status" });
   const sounds = playSound(room);
-  const unblock = button("Turn sound on", () => room.startAudio());
+  const unblock = el("button", { type: "button", class: "primary", onclick: () => void room.startAudio() }, "Turn sound on");
   unblock.hidden = true;
 
   const ended = new Promise<string>((resolve) => {
@@ -192,12 +170,14 @@ export async function call(admission: Admission, choice: Choice): Promise<string
   room.on(RoomEvent.AudioPlaybackStatusChanged, () => (unblock.hidden = room.canPlaybackAudio));
 
   show(
-    el("h1", { class: "title" }, admission.title),
-    notice,
-    el("div", { class: "stage" }, grid.element, chat.panel),
-    unblock,
-    toolbar.element,
-    sounds,
+    el(
+      "div",
+      { class: "call" },
+      el("header", { class: "top" }, el("h1", {}, admission.title), notice),
+      el("div", { class: "stage" }, grid.element, chat.panel),
+      el("div", { class: "bottom" }, unblock, toolbar.element),
+      sounds,
+    ),
   );
   await room.connect(admission.url, admission.token);
   const publish = async (track: Choice["camera"] | Choice["microphone"]): Promise<void> => {

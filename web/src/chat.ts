@@ -12,6 +12,7 @@ export class Chat {
   private readonly lines: HTMLOListElement;
   private readonly input: HTMLInputElement;
   onUnread: (count: number) => void = () => undefined;
+  onToggle: (open: boolean) => void = () => undefined;
   private unread = 0;
 
   constructor(private readonly room: Room) {
@@ -33,6 +34,9 @@ export class Chat {
       void this.send();
     });
     this.panel = el("aside", { class: "chat", "aria-label": "Chat", hidden: true }, this.lines, form);
+    this.panel.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") this.toggle();
+    });
     room.registerTextStreamHandler(TOPIC, async (reader, from) => {
       const text = await reader.readAll();
       const name =
@@ -47,14 +51,15 @@ export class Chat {
     return !this.panel.hidden;
   }
 
-  toggle(): boolean {
+  /** Opens with the focus on the line to write, closes with it where it came from. */
+  toggle(): void {
     this.panel.hidden = !this.panel.hidden;
+    this.onToggle(this.open);
     if (this.open) {
       this.unread = 0;
       this.onUnread(0);
       this.input.focus();
     }
-    return this.open;
   }
 
   private async send(): Promise<void> {

@@ -14,7 +14,8 @@ export interface Admission {
 /** A refusal with a sentence for the person. */
 export class Refused extends Error {}
 
-const invite = (): string => decodeURIComponent(location.pathname.split("/").pop() ?? "");
+/** As it stands in the address: a token has no letter that needs an escape, and whatever else stands there is refused. */
+const invite = (): string => location.pathname.split("/").pop() ?? "";
 
 async function ask<T>(path: string, body: object): Promise<T> {
   let answer: Response;

@@ -2,6 +2,7 @@
 
 import { createLocalTracks, LocalAudioTrack, LocalVideoTrack, Room } from "livekit-client";
 import { announce, el, show } from "./dom";
+import { icon, type Sign } from "./icons";
 
 export interface Choice {
   name: string;
@@ -39,18 +40,24 @@ async function deviceSelect(
   return el("label", { class: "field" }, label, select);
 }
 
-function toggle(label: string, on: boolean, change: (on: boolean) => void): HTMLButtonElement {
-  const button = el("button", {
-    type: "button",
-    class: "toggle",
-    "aria-pressed": String(on),
-    onclick: () => {
-      on = !on;
-      button.setAttribute("aria-pressed", String(on));
-      change(on);
+/** A switch that begins on. */
+function toggle(sign: Sign, label: string, change: (on: boolean) => void): HTMLButtonElement {
+  let on = true;
+  const button = el(
+    "button",
+    {
+      type: "button",
+      class: "control",
+      "aria-pressed": "true",
+      onclick: () => {
+        on = !on;
+        button.setAttribute("aria-pressed", String(on));
+        change(on);
+      },
     },
-  });
-  button.textContent = label;
+    icon(sign),
+    el("span", {}, label),
+  );
   return button;
 }
 
@@ -59,6 +66,7 @@ export async function lobby(title: string): Promise<Choice> {
   const preview = el("video", { class: "preview", "aria-label": "Your camera", playsinline: true });
   preview.muted = true;
   preview.autoplay = true;
+  const switches = el("div", { class: "switches" });
   const devices = el("div", { class: "devices" });
   const name = el("input", {
     id: "name",
@@ -72,13 +80,10 @@ export async function lobby(title: string): Promise<Choice> {
   const note = el("p", { class: "note", role: "status" }, "Asking for your microphone and camera");
   const form = el(
     "form",
-    { class: "card" },
+    { class: "card lobby" },
     el("h1", {}, title || "Join the call"),
-    preview,
-    note,
-    devices,
-    el("label", { class: "field", for: "name" }, "Your name", name),
-    join,
+    el("div", { class: "look" }, el("div", { class: "frame" }, preview), note, switches),
+    el("div", { class: "choices" }, el("label", { class: "field", for: "name" }, "Your name", name), devices, join),
   );
   show(form);
 
@@ -94,23 +99,23 @@ export async function lobby(title: string): Promise<Choice> {
       microphone && camera
         ? "This is how others will see you."
         : `${microphone ? "" : "No microphone. "}${camera ? "" : "No camera. "}You can join all the same.`;
-    const parts: HTMLElement[] = [];
+    const choices: HTMLElement[] = [];
     if (microphone) {
       const track: LocalAudioTrack = microphone;
-      parts.push(await deviceSelect("Microphone", "audioinput", (id) => track.setDeviceId(id)));
-      parts.push(toggle("Microphone on", true, (on) => (sendSound = on)));
+      choices.push(await deviceSelect("Microphone", "audioinput", (id) => track.setDeviceId(id)));
+      switches.append(toggle("microphone", "Microphone on", (on) => (sendSound = on)));
     }
     if (camera) {
       const track: LocalVideoTrack = camera;
-      parts.push(await deviceSelect("Camera", "videoinput", (id) => track.setDeviceId(id)));
-      parts.push(
-        toggle("Camera on", true, (on) => {
+      choices.push(await deviceSelect("Camera", "videoinput", (id) => track.setDeviceId(id)));
+      switches.append(
+        toggle("camera", "Camera on", (on) => {
           sendPicture = on;
           preview.hidden = !on;
         }),
       );
     }
-    devices.replaceChildren(...parts);
+    devices.replaceChildren(...choices);
   })();
 
   await new Promise<void>((resolve) => {

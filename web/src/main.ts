@@ -2,17 +2,17 @@
 
 import { call } from "./call";
 import { el, show } from "./dom";
-import { admit, readInvitation } from "./invitation";
+import { admit, readInvitation, Refused } from "./invitation";
 import { lobby } from "./lobby";
 
-function farewell(text: string): Promise<void> {
+function farewell(text: string, next: string): Promise<void> {
   return new Promise((again) => {
     show(
       el(
         "div",
         { class: "card" },
         el("h1", {}, text),
-        el("button", { type: "button", class: "primary", onclick: () => again() }, "Back to the start"),
+        el("button", { type: "button", class: "primary", onclick: () => again() }, next),
       ),
     );
   });
@@ -27,8 +27,9 @@ for (;;) {
     const how = await call(admission, choice);
     choice.microphone?.stop();
     choice.camera?.stop();
-    await farewell(how);
+    await farewell(how, "Join again");
   } catch (why) {
-    await farewell(why instanceof Error ? why.message : "Something went wrong.");
+    if (!(why instanceof Refused)) console.warn(why);
+    await farewell(why instanceof Refused ? why.message : "The call could not be joined.", "Try again");
   }
 }

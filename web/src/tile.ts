@@ -2,6 +2,7 @@
 
 import { Participant, RemoteTrackPublication, Track, type TrackPublication } from "livekit-client";
 import { el } from "./dom";
+import type { Box, Role } from "./layout";
 
 const initials = (name: string): string =>
   name
@@ -10,6 +11,8 @@ const initials = (name: string): string =>
     .slice(0, 2)
     .join("")
     .toUpperCase() || "?";
+
+const SMALL = 240; // CSS pixels of width, below which letters shrink
 
 /** Keeps one figure per participant and source in step with the call. */
 export class Tile {
@@ -27,6 +30,19 @@ export class Tile {
     this.caption = el("figcaption");
     this.element = el("figure", { class: "tile" }, this.picture, this.caption);
     this.refresh();
+  }
+
+  get role(): Role {
+    if (this.source === Track.Source.ScreenShare) return "screen";
+    return this.isSelf ? "self" : "person";
+  }
+
+  moveTo(box: Box): void {
+    const style = this.element.style;
+    style.transform = `translate(${box.x}px, ${box.y}px)`;
+    style.width = `${box.width}px`;
+    style.height = `${box.height}px`;
+    this.element.classList.toggle("small", box.width < SMALL);
   }
 
   get name(): string {
@@ -59,6 +75,7 @@ export class Tile {
       (paused ? ", video paused" : "");
     this.element.classList.toggle("speaking", this.participant.isSpeaking && !screen);
     this.element.classList.toggle("screen", screen);
+    this.element.classList.toggle("self", this.role === "self");
   }
 
   remove(): void {
