@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export CARGO_TARGET_DIR := $(CURDIR)/engine/target
 export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
-ENGINE_SOURCES := $(shell find engine -name '*.rs' -not -path '*/target/*') $(wildcard engine/*/Cargo.toml) engine/Cargo.toml engine/Cargo.lock
+ENGINE_SOURCES := $(shell find engine -name '*.rs' -not -path '*/target/*' -not -path 'engine/fuzz/*') $(filter-out engine/fuzz/%,$(wildcard engine/*/Cargo.toml)) engine/Cargo.toml engine/Cargo.lock
 WEB_SOURCES := $(shell find web -type f -not -path '*/node_modules/*' 2>/dev/null)
 
 .PHONY: help setup run dino test-fast scenarios test check bench bench-quick fuzz format packages
@@ -77,6 +77,7 @@ bench: .venv/.engine ## all benchmarks; results as dated JSON in bench/results
 bench-quick: .venv/.engine ## ceiling probe and 1 -> 100 receivers through the worker
 	$(PY) -m bench.quick
 
-fuzz: .venv/.ready .venv/.engine ## every property with 5,000 random examples; several minutes
+fuzz: .venv/.ready .venv/.engine ## every parser FUZZ_S seconds (20), every property with 5,000 examples
+	engine/fuzz/run.sh
 	HYPOTHESIS_PROFILE=fuzz $(PY) -m pytest -q -m "hypothesis and not peers and not slow" -n 2 --timeout 1800 tests
 	cd engine && PROPTEST_CASES=20000 cargo test --release -q -p parley-core

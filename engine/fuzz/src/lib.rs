@@ -1,0 +1,2 @@
+//! The targets, for the binaries in `fuzz_targets`.
+pub mod targets;
