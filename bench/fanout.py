@@ -140,8 +140,10 @@ async def offer(room: Room, packets_per_s: int, seconds: float) -> dict[str, Any
 async def _measure(room: Room, seconds: float) -> dict[str, Any]:
     await asyncio.sleep(WARM_UP_S)
     before, cpu_before = await room.tool.report(), machine.cpu(room.pid)
+    sends_before = machine.udp_sends()
     await asyncio.sleep(seconds)
     after, cpu_after = await room.tool.report(), machine.cpu(room.pid)
+    sends = machine.udp_sends() - sends_before
     room.tool.pace(0)
     used = cpu_after.since(cpu_before)
     wall_s = (after["now_ns"] - before["now_ns"]) / 1e9
@@ -153,6 +155,7 @@ async def _measure(room: Room, seconds: float) -> dict[str, Any]:
         )
     }
     copies = counted["copies"]
+    worker_sends = max(sends - counted["sent"], 1)  # a few are other people's
     return {
         **counted,
         "wall_s": wall_s,
@@ -163,6 +166,7 @@ async def _measure(room: Room, seconds: float) -> dict[str, Any]:
         "copies_per_cpu_s": copies / used.process_s if used.process_s else 0.0,
         "copies_per_engine_cpu_s": copies / used.engine_s if used.engine_s else 0.0,
         "engine_busy": (used.engine_s + used.engine_waited_s) / wall_s,
+        "copies_per_send": copies / worker_sends,
         "copy_bytes": counted["bytes"] / copies if copies else 0.0,
         "delay_samples": after["delays"],
         "delay_p50_us": after["delay_p50_us"],

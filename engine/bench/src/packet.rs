@@ -28,6 +28,12 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// How much shorter than the longest: libwebrtc cuts a frame into parts that differ by one byte, the shorter
+    /// ones first.
+    pub fn bytes_less(number: u64) -> usize {
+        usize::from(number % FRAME_PACKETS < FRAME_PACKETS / 2)
+    }
+
     /// Fill the room, all of it.
     pub fn write(&self, room: &mut [u8]) {
         let place = self.number % FRAME_PACKETS;

@@ -122,8 +122,8 @@ impl Sender {
     }
 
     fn send(&mut self, count: usize, now_ns: u64) {
-        let len = self.stream.packet_bytes - TAG_BYTES;
         for at in 0..count {
+            let len = self.stream.packet_bytes - TAG_BYTES - Packet::bytes_less(self.number);
             if self.number % FRAME_PACKETS == 0 {
                 self.is_key_frame = std::mem::take(&mut self.is_key_asked);
                 // 90 kHz, and never the same for two frames.
