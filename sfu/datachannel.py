@@ -2,6 +2,9 @@
 
 RFC 8831, RFC 8832, RFC 9260. SCTP packets arrive decrypted from `sfu.dtls` and leave through it; nothing
 reaches this module before the peer is authenticated.
+What a packet may cost is decided before aiortc sees it (`sfu.sctp`), because some of aiortc's work grows with
+what the peer claims, not with what it sent. A packet too many is dropped, not acknowledged: an honest peer
+slows down and repeats it. State that no honest peer needs ends the association.
 Not here: DTLS (`sfu.dtls`), what the messages mean (nobody in the worker knows).
 """
 
@@ -13,9 +16,11 @@ from typing import Any, Final, Protocol
 from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
 from aiortc.rtcsctptransport import RTCSctpCapabilities, RTCSctpTransport
 
-from sfu.description import ChannelSpec
+from sfu.allowance import Allowance
+from sfu.description import ChannelSpec, Malformed
 from sfu.errors import ChannelGone, Refused
 from sfu.protocol import MESSAGE_BACKLOG_BYTES
+from sfu.sctp import Look, look
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +29,15 @@ MAX_MESSAGE_BYTES: Final = 65_536  # S13; told to the peer, and enforced
 MAX_CHANNELS: Final = 16  # S13, of one session
 MAX_LABEL_CHARACTERS: Final = 256
 SLOW_READER_S: Final = 10.0  # a reliable channel above its backlog for so long is closed (S13)
+TOTAL_BACKLOG_BYTES: Final = 4 * MESSAGE_BACKLOG_BYTES  # of all channels: 16 slow ones are one peer
+PEER_BYTES_PER_S: Final = 1 << 20  # S13; a second's worth may come at once
+CHANNELS_PER_S: Final = 4  # opened by the peer, after the first `MAX_CHANNELS`
 _WINDOW_SLACK_BYTES: Final = 65_536  # a peer may probe a closed window; more is an attack
-_SCTP_HEADER_BYTES: Final = 12
-_DATA_CHUNK: Final = 0
+# What one association may keep in aiortc's lists, each of which it searches for every chunk:
+_MAX_MISORDERED: Final = 512  # chunks beyond a missing one: half a second at full rate
+_MAX_FRAGMENTS: Final = 2_048  # of unfinished messages; 64 KiB are 57
+_MAX_STREAMS: Final = 4 * MAX_CHANNELS  # heard of; a closed channel's may linger
+_ACKNOWLEDGED_SLACK: Final = 64  # gap blocks may name so many more chunks than are out
 
 
 class ChannelListener(Protocol):
@@ -86,12 +97,16 @@ class Channels:
         remote_port: int,
         remote_max_message_bytes: int,
         ours: tuple[ChannelSpec, ...],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start the association; both sides do (RFC 8841 section 9.3)."""
         self._listener = listener
         self._channels: list[RTCDataChannel] = []
         self._slow_since: dict[RTCDataChannel, float] = {}
         self._is_over = False
+        self._clock = clock
+        self._bytes = Allowance(per_s=PEER_BYTES_PER_S, burst=PEER_BYTES_PER_S, now=clock())
+        self._opened = Allowance(per_s=CHANNELS_PER_S, burst=MAX_CHANNELS, now=clock())
         self._pipe = _Pipe(send, is_client=is_client)
         self._sctp = RTCSctpTransport(self._pipe, port=SCTP_PORT)  # type: ignore[arg-type]
         self._sctp.on("datachannel", self._accept)
@@ -108,14 +123,11 @@ class Channels:
 
     def receive(self, packet: bytes) -> None:
         """One SCTP packet. Whatever it does to the association, it does not reach the session."""
-        if self._is_over or self._pipe.receiver is None:
+        if self._is_over or self._pipe.receiver is None or not self._may_cost(packet):
             return
-        if self._listener.backlog_bytes() > MESSAGE_BACKLOG_BYTES and _carries_data(packet):
-            return  # not acknowledged, so the peer keeps it and slows down
         try:
             _run(self._sctp._handle_data(packet))
-            if self._sctp._advertised_rwnd < -_WINDOW_SLACK_BYTES:
-                raise Refused("peer ignores the receive window")
+            self._check_state()
         except Exception as why:  # aiortc asserts on what a hostile peer can send
             log.warning("sctp association ended", extra={"fault": type(why).__name__})
             self.close()
@@ -127,7 +139,11 @@ class Channels:
         )
         if channel is None:
             raise ChannelGone(label)
-        if channel.bufferedAmount + len(data) > MESSAGE_BACKLOG_BYTES:
+        waiting = sum(c.bufferedAmount for c in self._channels)
+        if (
+            channel.bufferedAmount + len(data) > MESSAGE_BACKLOG_BYTES
+            or waiting + len(data) > TOTAL_BACKLOG_BYTES
+        ):
             if channel.maxRetransmits is None and channel.maxPacketLifeTime is None:
                 self._too_slow(channel)
             return  # a lossy channel loses
@@ -153,7 +169,11 @@ class Channels:
             log.debug("sctp stop failed", extra={"fault": type(why).__name__})
 
     def _accept(self, channel: RTCDataChannel) -> None:
-        if len(self._channels) >= MAX_CHANNELS or len(channel.label) > MAX_LABEL_CHARACTERS:
+        if (
+            len(self._channels) >= MAX_CHANNELS
+            or len(channel.label) > MAX_LABEL_CHARACTERS
+            or not self._opened.take(1, self._clock())
+        ):
             channel.close()
             return
         self._watch(channel)
@@ -181,23 +201,39 @@ class Channels:
             return
         self._listener.message(channel.label, raw, isinstance(data, bytes))
 
+    def _may_cost(self, packet: bytes) -> bool:
+        """Whether aiortc shall work on this packet."""
+        try:
+            asked = look(packet)
+        except Malformed:
+            return False
+        if asked.acknowledged > len(self._sctp._sent_queue) + _ACKNOWLEDGED_SLACK:
+            return False
+        return not asked.has_data or self._may_bring_data(asked)
+
+    def _may_bring_data(self, asked: Look) -> bool:
+        if self._listener.backlog_bytes() > MESSAGE_BACKLOG_BYTES:
+            return False
+        if len(self._sctp._sack_misordered) >= _MAX_MISORDERED:
+            due = ((self._sctp._last_received_tsn or 0) + 1) % (1 << 32)
+            if asked.first_tsn != due:
+                return False  # only what closes the first hole helps now
+        return self._bytes.take(asked.charge_bytes, self._clock())
+
+    def _check_state(self) -> None:
+        """Raise `Refused` if the peer made the association keep what no honest peer needs."""
+        if self._sctp._advertised_rwnd < -_WINDOW_SLACK_BYTES:
+            raise Refused("peer ignores the receive window")
+        streams = self._sctp._inbound_streams
+        if len(streams) > _MAX_STREAMS or len(self._sctp._data_channels) > 2 * MAX_CHANNELS:
+            raise Refused("too many streams")
+        if sum(len(stream.reassembly) for stream in streams.values()) > _MAX_FRAGMENTS:
+            raise Refused("too many fragments")
+
     def _too_slow(self, channel: RTCDataChannel) -> None:
-        now = time.monotonic()
+        now = self._clock()
         since = self._slow_since.setdefault(channel, now)
         if now - since > SLOW_READER_S:
             channel.close()
             raise ChannelGone(channel.label)
         raise Refused("reader too slow")
-
-
-def _carries_data(packet: bytes) -> bool:
-    """Whether a DATA chunk is in it (RFC 9260 section 3.2). Malformed counts as yes: it is dropped either way."""
-    position = _SCTP_HEADER_BYTES
-    while position + 4 <= len(packet):
-        if packet[position] == _DATA_CHUNK:
-            return True
-        length = int.from_bytes(packet[position + 2 : position + 4], "big")
-        if length < 4:
-            return True
-        position += (length + 3) & ~3
-    return False
