@@ -8,7 +8,7 @@ Commands of one caller run in the order given; RuntimeError when 65,536 of them 
 
 from typing import final
 
-__all__ = ["Codec", "Engine", "Extensions", "ReceiveStream", "build_info", "fanout_ceiling"]
+__all__ = ["Codec", "Engine", "Extensions", "ReceiveStream", "build_info", "fanout_ceiling", "local_addresses"]
 
 def build_info() -> dict[str, str]:
     """Version, profile (release or debug), SIMD, compiler: for bug reports and benchmark files."""
@@ -18,6 +18,9 @@ def fanout_ceiling(destinations: int, packet_bytes: int, seconds: float) -> dict
 
     Runs in the calling thread with the GIL released. Keys: `copies`, `cpu_s`, `copies_per_cpu_s`.
     """
+
+def local_addresses() -> list[str]:
+    """Every address of every interface that is up, in the kernel's order, without scope."""
 
 @final
 class Codec:
@@ -78,20 +81,23 @@ class ReceiveStream:
 
 @final
 class Engine:
-    """One data plane: a UDP port per listen address, one thread.
+    """One data plane: a UDP and a TCP port per listen address, one thread.
 
     Transports are ICE + SRTP to one peer; publications are incoming tracks; subscriptions are outgoing
     streams, each of which carries one publication at a time (or none) under its own SSRC.
     """
 
-    def __new__(cls, *, listen: list[str], port: int) -> Engine:
+    def __new__(
+        cls, *, listen: list[str], port: int, tcp: bool = True, dscp: bool = True
+    ) -> Engine:
         """Bind `port` (0 = any) on every address of `listen` (IPv4 or IPv6 literals) and start the thread.
 
-        Raises OSError when a port cannot be bound.
+        `tcp`: accept ICE over TCP on the same port number (RFC 6544, passive). `dscp`: mark audio EF, the rest
+        AF41 (RFC 8837). Raises OSError when a port cannot be bound.
         """
     @property
     def port(self) -> int:
-        """The bound UDP port."""
+        """The bound port, of UDP and TCP alike."""
     @property
     def event_fd(self) -> int:
         """An eventfd, readable when `poll` has something; owned by the engine."""
@@ -161,13 +167,16 @@ class Engine:
     def statistics(self) -> dict[str, list[tuple[int, dict[str, int]]]]:
         """All counters in one read, copied from the thread's last publication (at most 250 ms old).
 
-        Keys: "transports", "publications", "subscriptions" -> (handle, counters), "drops" -> [(0, counters)].
+        Keys: "transports", "publications", "subscriptions" -> (handle, counters), "drops" and "connections"
+        -> [(0, counters)].
         publication: packets, bytes, lost, nacks_sent, plis_sent, jitter (RTP units), layers, gated
         subscription: packets, bytes, nacks, plis, retransmitted, first_sequence, last_sequence (extended)
         transport: packets_in, bytes_in, packets_out, bytes_out, auth_failures, replays, rtt_us
         drops: unknown_ufrag, unvalidated, bad_integrity, malformed, foreign_ssrc, over_limit, no_keys (SRTP
         before the keys), ring_full, panics (each cost one transport, S15), refused_commands (a ufrag in
         use, a stream the router refuses), refused_sends (datagrams the kernel did not take)
+        connections (ICE-TCP): open, refused (too many), unproven (no valid check in time), stuck (did not
+        read), dropped_video, dropped_audio
         """
     def close(self) -> None:
         """Stop the thread, close sockets and the eventfd. Idempotent."""

@@ -13,12 +13,24 @@ pub const SLOT_BYTES: usize = 1_536;
 /// A 5-tuple as we see it: our socket, the address the datagram was sent to, and the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Path {
-    /// Index of the listening socket.
+    /// Index of the listening socket. From 128 on: of a TCP listener, and `remote` names the connection.
     pub socket: u8,
     /// Our address; replies must leave from it or ICE drops them on a multi-homed host.
     pub local: IpAddr,
     /// The peer's address and port.
     pub remote: SocketAddr,
+}
+
+/// What a datagram carries, as far as those who send it need to know: its mark in the network (RFC 8837) and
+/// what goes first when a stream is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Traffic {
+    /// Video, its repairs and its padding.
+    Video,
+    /// Audio.
+    Audio,
+    /// STUN, DTLS, RTCP.
+    Control,
 }
 
 /// What the plane tells its owner.
@@ -42,8 +54,13 @@ pub enum Event {
 pub trait Output {
     /// Room for the next datagram, at least `SLOT_BYTES`. Asking twice without `commit` gives the same room.
     fn slot(&mut self) -> &mut [u8];
-    /// The slot holds `len` bytes for this path.
+    /// The slot holds `len` bytes of `Traffic::Control` for this path.
     fn commit(&mut self, path: &Path, len: usize);
+    /// The slot holds `len` bytes of this traffic for this path.
+    fn commit_as(&mut self, path: &Path, len: usize, traffic: Traffic) {
+        let _ = traffic;
+        self.commit(path, len);
+    }
     /// Something to tell.
     fn event(&mut self, event: Event);
 }

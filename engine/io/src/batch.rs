@@ -3,8 +3,9 @@
 use std::io;
 use std::net::IpAddr;
 
-use parley_core::wire::{Event, Output, Path, SLOT_BYTES};
+use parley_core::wire::{Event, Output, Path, Traffic, SLOT_BYTES};
 
+use crate::stream::{Streams, FIRST_LISTENER};
 use crate::sys::{self, Control, Name, Part, Received, Socket, BATCH};
 
 /// Larger than any datagram that a peer of ours may send; a longer one is cut and dropped.
@@ -64,6 +65,10 @@ impl Inbox {
 /// Datagrams to send and events to tell, collected until `flush`.
 pub struct Outbox {
     sockets: Vec<Socket>,
+    /// Connections; their datagrams do not wait here.
+    pub streams: Streams,
+    /// Audio is marked apart from the rest.
+    is_marking: bool,
     slots: Box<[[u8; SLOT_BYTES]; BATCH]>,
     names: Box<[Name; BATCH]>,
     controls: Box<[Control; BATCH]>,
@@ -77,9 +82,11 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    pub fn new(sockets: Vec<Socket>) -> Self {
+    pub fn new(sockets: Vec<Socket>, streams: Streams, is_marking: bool) -> Self {
         Self {
             sockets,
+            streams,
+            is_marking,
             slots: Box::new([[0; SLOT_BYTES]; BATCH]),
             names: Box::new([Name::empty(); BATCH]),
             controls: Box::new([Control([0; 64]); BATCH]),
@@ -118,6 +125,7 @@ impl Outbox {
             start = end;
         }
         self.count = 0;
+        self.streams.flush();
     }
 }
 
@@ -127,15 +135,28 @@ impl Output for Outbox {
     }
 
     fn commit(&mut self, path: &Path, len: usize) {
+        self.commit_as(path, len, Traffic::Control);
+    }
+
+    fn commit_as(&mut self, path: &Path, len: usize, traffic: Traffic) {
+        if path.socket >= FIRST_LISTENER {
+            let frame = &self.slots[self.count][..len];
+            self.streams.send(path, frame, traffic);
+            return;
+        }
         let Some(socket) = self.sockets.get(usize::from(path.socket)) else {
             return;
         };
         self.names[self.count] = Name::new(path.remote);
-        let control = if socket.is_wildcard() {
-            sys::write_source(&mut self.controls[self.count], path.local)
-        } else {
-            0
-        };
+        let mut control = 0;
+        if socket.is_wildcard() {
+            control = sys::write_source(&mut self.controls[self.count], control, path.local);
+        }
+        if self.is_marking && traffic == Traffic::Audio {
+            let is_ipv4 = path.remote.is_ipv4();
+            let room = &mut self.controls[self.count];
+            control = sys::write_mark(room, control, is_ipv4, sys::EXPEDITED);
+        }
         self.entries[self.count] = (path.socket, len, control);
         self.count += 1;
         if self.count == BATCH {

@@ -1,7 +1,7 @@
 //! The handle that callers hold: queue a command, drain events, read the last report, stop.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{sync_channel, SyncSender};
@@ -14,9 +14,11 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::batch::Outbox;
 use crate::command::Command;
+use crate::epoll;
 use crate::ring::Ring;
 use crate::run::{Loop, Report, SharedReport};
-use crate::sys::{EventFd, Socket};
+use crate::stream::Streams;
+use crate::sys::{self, EventFd, Socket};
 
 /// Commands that may wait: a room of a hundred people who all join at once is about 10,000 subscriptions.
 const COMMANDS: usize = 65_536;
@@ -30,6 +32,15 @@ const PORT_TRIES: usize = 16;
 /// The command queue is full: the thread is stuck or hopelessly behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
+
+/// What may be switched off.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Accept ICE over TCP on the same port number (RFC 6544).
+    pub tcp: bool,
+    /// Mark datagrams (RFC 8837).
+    pub dscp: bool,
+}
 
 /// What both sides hold.
 pub struct Shared {
@@ -68,18 +79,24 @@ impl Engine {
     ///
     /// # Errors
     /// When a port cannot be bound or the system gives no descriptors or thread.
-    pub fn start(listen: &[IpAddr], port: u16) -> io::Result<Self> {
+    pub fn start(listen: &[IpAddr], port: u16, options: Options) -> io::Result<Self> {
         if listen.is_empty() || listen.len() > MAX_SOCKETS {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "1 to 32 listen addresses",
             ));
         }
-        let sockets = bind_all(listen, port)?;
+        let (sockets, listeners) = bind_all(listen, port, options.tcp)?;
         let port = sockets[0].bound.port();
         for socket in &sockets {
             socket.set_buffers(SOCKET_BUFFER_BYTES)?;
+            if options.dscp {
+                // Most datagrams are video, so the socket has its mark and only audio carries one of its own.
+                sys::mark(socket, socket.bound.is_ipv4(), sys::ASSURED_41)?;
+            }
         }
+        let streams = Streams::new(listeners, options.dscp.then_some(sys::ASSURED_41))?;
+        let outbox = Outbox::new(sockets, streams, options.dscp);
         let mut seed = [0; 8];
         SystemRandom::new()
             .fill(&mut seed)
@@ -91,7 +108,7 @@ impl Engine {
         let thread = std::thread::Builder::new()
             .name("parley-engine".into())
             .spawn(move || {
-                Loop::new(plane, Outbox::new(sockets), queue, for_thread).run();
+                Loop::new(plane, outbox, queue, for_thread).run();
             })?;
         Ok(Self {
             shared,
@@ -102,7 +119,7 @@ impl Engine {
         })
     }
 
-    /// The bound UDP port.
+    /// The bound port, of UDP and of TCP.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
@@ -174,19 +191,34 @@ impl Drop for Engine {
     }
 }
 
+fn bind_rest(
+    first: Socket,
+    listen: &[IpAddr],
+    port: u16,
+    tcp: bool,
+) -> io::Result<(Vec<Socket>, Vec<TcpListener>)> {
+    let mut sockets = vec![first];
+    for ip in &listen[1..] {
+        sockets.push(Socket::bind(SocketAddr::new(*ip, port))?);
+    }
+    let streaming = listen.iter().filter(|_| tcp);
+    let listeners = streaming.map(|ip| epoll::listen(SocketAddr::new(*ip, port)));
+    Ok((sockets, listeners.collect::<io::Result<_>>()?))
+}
+
 /// The same port number everywhere, also when any will do.
-fn bind_all(listen: &[IpAddr], port: u16) -> io::Result<Vec<Socket>> {
+fn bind_all(
+    listen: &[IpAddr],
+    port: u16,
+    tcp: bool,
+) -> io::Result<(Vec<Socket>, Vec<TcpListener>)> {
     let mut tries = 0;
     loop {
         let first = Socket::bind(SocketAddr::new(listen[0], port))?;
         let chosen = first.bound.port();
-        let rest: io::Result<Vec<_>> = listen[1..]
-            .iter()
-            .map(|ip| Socket::bind(SocketAddr::new(*ip, chosen)))
-            .collect();
         tries += 1;
-        match rest {
-            Ok(rest) => return Ok(std::iter::once(first).chain(rest).collect()),
+        match bind_rest(first, listen, chosen, tcp) {
+            Ok(bound) => return Ok(bound),
             Err(why) if port != 0 || why.kind() != io::ErrorKind::AddrInUse => return Err(why),
             Err(why) if tries == PORT_TRIES => return Err(why),
             Err(_) => {} // somebody has that number on another address: take the next one

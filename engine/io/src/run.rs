@@ -12,10 +12,13 @@ use parley_core::wire::Event;
 use crate::batch::{Inbox, Outbox};
 use crate::command::Command;
 use crate::engine::Shared;
+use crate::stream::{StreamCounters, Streams, MAX_FRAME_BYTES};
 use crate::sys::{self, BATCH};
 
 /// How old a report may be.
 const REPORT_US: u64 = 250_000;
+/// Between two looks at connections without a check or without consent.
+const SWEEP_US: u64 = 1_000_000;
 /// Commands between two looks at the sockets: media does not wait for a burst of joins.
 const COMMANDS_PER_TURN: usize = 256;
 /// Batches of one socket between two looks at the others and the timers.
@@ -40,6 +43,8 @@ pub struct Report {
     pub refused_sends: u64,
     /// Events lost because nobody polled.
     pub lost_events: u64,
+    /// ICE-TCP.
+    pub streams: StreamCounters,
 }
 
 pub struct Loop {
@@ -51,6 +56,10 @@ pub struct Loop {
     pub started: Instant,
     pub report: Report,
     pub report_due: Micros,
+    pub sweep_due: Micros,
+    /// Connections with something to read.
+    readable: Vec<usize>,
+    frame: Box<[u8; MAX_FRAME_BYTES]>,
 }
 
 impl Loop {
@@ -69,6 +78,9 @@ impl Loop {
             started: Instant::now(),
             report: Report::default(),
             report_due: Micros(0),
+            sweep_due: Micros(0),
+            readable: Vec::new(),
+            frame: Box::new([0; MAX_FRAME_BYTES]),
         }
     }
 
@@ -82,7 +94,9 @@ impl Loop {
         let sockets = self.outbox.sockets().iter().map(sys::Socket::raw);
         let fds: Vec<_> = std::iter::once(self.shared.wake.raw())
             .chain(sockets)
+            .chain([self.outbox.streams.raw()])
             .collect();
+        let streams = fds.len() - 1;
         let mut is_busy = false;
         while !self.shared.is_stopping() {
             let ready = sys::wait(
@@ -95,12 +109,22 @@ impl Loop {
             );
             self.shared.wake.clear();
             is_busy = self.take_commands();
-            for socket in 0..fds.len() - 1 {
+            for socket in 0..streams - 1 {
                 if ready >> (socket + 1) & 1 == 1 {
                     is_busy |= self.take_datagrams(socket);
                 }
             }
+            if ready >> streams & 1 == 1 {
+                self.take_frames();
+            }
             let now = self.now();
+            if now >= self.sweep_due {
+                self.sweep_due = Micros(now.0 + SWEEP_US);
+                let plane = &self.plane;
+                let is_validated = |path: &_| plane.is_validated(path);
+                self.outbox.streams.sweep(now, is_validated);
+            }
+            self.close_streams();
             self.guarded(|own| own.plane.tick(now, &mut own.outbox));
             self.outbox.flush();
             if now >= self.report_due {
@@ -181,8 +205,43 @@ impl Loop {
         true
     }
 
+    /// From connections; what is left makes the wait return at once.
+    fn take_frames(&mut self) {
+        let now = self.now();
+        let mut readable = std::mem::take(&mut self.readable);
+        self.outbox.streams.look(&mut readable, now);
+        for &at in &readable {
+            let mut reads = Streams::reads();
+            let mut is_done = false;
+            while !is_done {
+                // after a panic the next frame is due
+                self.guarded(|own| {
+                    while let Some((path, len)) =
+                        own.outbox.streams.next(at, &mut own.frame, &mut reads)
+                    {
+                        let frame = &mut own.frame[..len];
+                        own.plane.receive(&path, frame, now, &mut own.outbox);
+                        let is_validated = own.plane.is_validated(&path);
+                        own.outbox.streams.judge(at, is_validated);
+                    }
+                    is_done = true;
+                });
+            }
+        }
+        self.readable = readable;
+        self.outbox.flush();
+    }
+
+    /// Forget connections that are over.
+    fn close_streams(&mut self) {
+        while let Some(path) = self.outbox.streams.close_next() {
+            self.guarded(|own| own.plane.hung_up(&path, &mut own.outbox));
+        }
+    }
+
     fn publish_report(&mut self) {
         self.report.refused_sends = self.outbox.refused;
+        self.report.streams = self.outbox.streams.counters;
         self.report.lost_events = self.shared.ring.lost_ever();
         self.report.plane = self.plane.statistics();
         let mut shared = self
@@ -208,7 +267,8 @@ mod tests {
     fn a_panic_is_counted_and_survived() {
         let shared = Arc::new(Shared::new().expect("descriptors"));
         let (_commands, queue) = sync_channel(1);
-        let outbox = Outbox::new(Vec::new());
+        let streams = Streams::new(Vec::new(), None).expect("descriptors");
+        let outbox = Outbox::new(Vec::new(), streams, false);
         let mut own = Loop::new(Plane::new(1), outbox, queue, Arc::clone(&shared));
         let mut done = 0;
         for round in 0..10 {

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use libc::{c_int, c_void, sockaddr_in, sockaddr_in6, socklen_t};
 
-/// Room for one IPV6_PKTINFO (or IP_PKTINFO) control message, aligned as its header must be.
+/// Room for the control messages of one datagram, aligned as their headers must be: IPV6_PKTINFO (or
+/// IP_PKTINFO) and one integer.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub struct Control(pub [u8; 64]);
@@ -87,6 +88,9 @@ pub struct Socket {
 
 impl Socket {
     /// Bind; port 0 = any. IPv6 sockets take IPv6 only, so that `0.0.0.0` and `::` may share a port number.
+    ///
+    /// Never fragmented, and deaf to what ICMP says of the path: our datagrams fit 1,280 bytes (N9), and a forged
+    /// "too big" must not silence us.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let family = if address.is_ipv4() {
             libc::AF_INET
@@ -100,9 +104,13 @@ impl Socket {
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         if address.is_ipv4() {
             set_option(&fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+            let probe = libc::IP_PMTUDISC_PROBE;
+            set_option(&fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, probe)?;
         } else {
             set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
             set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+            let probe = libc::IPV6_PMTUDISC_PROBE;
+            set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, probe)?;
         }
         let mut name = Name::new(address);
         // SAFETY: the pointer and the length describe one live socket address.
@@ -141,7 +149,13 @@ impl Socket {
     }
 }
 
-fn set_option(fd: &OwnedFd, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.raw()
+    }
+}
+
+pub fn set_option(fd: &impl AsRawFd, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
     let pointer: *const c_int = &value;
     let len = size_of::<c_int>() as socklen_t;
     // SAFETY: the pointer and the length describe one live integer.
@@ -149,7 +163,7 @@ fn set_option(fd: &OwnedFd, level: c_int, option: c_int, value: c_int) -> io::Re
     Ok(())
 }
 
-fn check(result: c_int) -> io::Result<c_int> {
+pub fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {
@@ -283,42 +297,65 @@ fn local_address(header: &libc::msghdr) -> Option<IpAddr> {
     None
 }
 
-/// Write the control message that makes a datagram leave from this address; returns its length in bytes.
-pub fn write_source(control: &mut Control, source: IpAddr) -> usize {
-    // SAFETY: in each arm CMSG_SPACE of the structure is at most 40 bytes, `Control` has 64 and is aligned for
-    // cmsghdr; CMSG_FIRSTHDR of a header with that room is not null, and CMSG_DATA lies inside it.
-    unsafe {
-        let mut header: libc::msghdr = zeroed();
-        header.msg_control = control.0.as_mut_ptr().cast();
-        header.msg_controllen = control.0.len() as _;
-        let first = libc::CMSG_FIRSTHDR(&header);
-        match source {
-            IpAddr::V4(ip) => {
-                let mut info: libc::in_pktinfo = zeroed();
-                info.ipi_spec_dst.s_addr = u32::from(ip).to_be();
-                let size = size_of::<libc::in_pktinfo>() as u32;
-                (*first).cmsg_level = libc::IPPROTO_IP;
-                (*first).cmsg_type = libc::IP_PKTINFO;
-                (*first).cmsg_len = libc::CMSG_LEN(size) as _;
-                libc::CMSG_DATA(first)
-                    .cast::<libc::in_pktinfo>()
-                    .write_unaligned(info);
-                libc::CMSG_SPACE(size) as usize
-            }
-            IpAddr::V6(ip) => {
-                let mut info: libc::in6_pktinfo = zeroed();
-                info.ipi6_addr.s6_addr = ip.octets();
-                let size = size_of::<libc::in6_pktinfo>() as u32;
-                (*first).cmsg_level = libc::IPPROTO_IPV6;
-                (*first).cmsg_type = libc::IPV6_PKTINFO;
-                (*first).cmsg_len = libc::CMSG_LEN(size) as _;
-                libc::CMSG_DATA(first)
-                    .cast::<libc::in6_pktinfo>()
-                    .write_unaligned(info);
-                libc::CMSG_SPACE(size) as usize
-            }
+/// Differentiated services code points (RFC 8837 section 5): interactive audio, interactive video.
+pub const EXPEDITED: u8 = 46;
+pub const ASSURED_41: u8 = 34;
+
+/// Append the control message that makes a datagram leave from this address; the new length in bytes.
+pub fn write_source(control: &mut Control, used: usize, source: IpAddr) -> usize {
+    match source {
+        IpAddr::V4(ip) => {
+            // SAFETY: plain data; all zeros is valid.
+            let mut info: libc::in_pktinfo = unsafe { zeroed() };
+            info.ipi_spec_dst.s_addr = u32::from(ip).to_be();
+            append(control, used, libc::IPPROTO_IP, libc::IP_PKTINFO, info)
+        }
+        IpAddr::V6(ip) => {
+            // SAFETY: plain data; all zeros is valid.
+            let mut info: libc::in6_pktinfo = unsafe { zeroed() };
+            info.ipi6_addr.s6_addr = ip.octets();
+            append(control, used, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
         }
     }
+}
+
+/// Append the control message that marks one datagram otherwise than its socket does; the new length in bytes.
+pub fn write_mark(control: &mut Control, used: usize, is_ipv4: bool, dscp: u8) -> usize {
+    let (level, kind) = mark_option(is_ipv4);
+    append(control, used, level, kind, c_int::from(dscp) << 2)
+}
+
+fn mark_option(is_ipv4: bool) -> (c_int, c_int) {
+    if is_ipv4 {
+        (libc::IPPROTO_IP, libc::IP_TOS)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
+    }
+}
+
+/// Mark everything that leaves a socket.
+pub fn mark(fd: &impl AsRawFd, is_ipv4: bool, dscp: u8) -> io::Result<()> {
+    let (level, option) = mark_option(is_ipv4);
+    set_option(fd, level, option, c_int::from(dscp) << 2)
+}
+
+fn append<T>(control: &mut Control, used: usize, level: c_int, kind: c_int, value: T) -> usize {
+    let size = size_of::<T>() as u32;
+    // SAFETY: pure arithmetic.
+    let (space, len) = unsafe { (libc::CMSG_SPACE(size) as usize, libc::CMSG_LEN(size)) };
+    let room = &mut control.0[used..used + space]; // panics rather than writes past the end
+    let header: *mut libc::cmsghdr = room.as_mut_ptr().cast();
+    // SAFETY: `room` has CMSG_SPACE of the value; `Control` is aligned for cmsghdr and `used` is a sum of
+    // CMSG_SPACEs, which keep that alignment; CMSG_DATA lies inside CMSG_LEN.
+    unsafe {
+        header.write(libc::cmsghdr {
+            cmsg_len: len as _,
+            cmsg_level: level,
+            cmsg_type: kind,
+        });
+        libc::CMSG_DATA(header).cast::<T>().write_unaligned(value);
+    }
+    used + space
 }
 
 /// Send all parts; returns how many the kernel refused. One that it refuses is skipped: media does not wait.

@@ -8,7 +8,7 @@ use parley_core::media;
 use parley_core::plane::{Drops, IngressLimit, TransportStatistics};
 use parley_core::srtp::Profile;
 use parley_core::wire::{Event, SLOT_BYTES};
-use parley_io::{Command, Report};
+use parley_io::{Command, Report, StreamCounters};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
@@ -57,8 +57,14 @@ impl Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (*, listen, port))]
-    fn new(py: Python<'_>, listen: Vec<String>, port: u16) -> PyResult<Self> {
+    #[pyo3(signature = (*, listen, port, tcp = true, dscp = true))]
+    fn new(
+        py: Python<'_>,
+        listen: Vec<String>,
+        port: u16,
+        tcp: bool,
+        dscp: bool,
+    ) -> PyResult<Self> {
         if listen.is_empty() || listen.len() > 32 {
             return Err(PyValueError::new_err("1 to 32 listen addresses"));
         }
@@ -67,7 +73,9 @@ impl Engine {
             text.parse::<IpAddr>().map_err(why)
         };
         let listen = listen.iter().map(parse).collect::<PyResult<Vec<_>>>()?;
-        Ok(Self(py.detach(|| parley_io::Engine::start(&listen, port))?))
+        let options = parley_io::Options { tcp, dscp };
+        let engine = py.detach(|| parley_io::Engine::start(&listen, port, options))?;
+        Ok(Self(engine))
     }
 
     #[getter]
@@ -431,6 +439,7 @@ fn report_to_python(report: &Report) -> BTreeMap<&'static str, Rows> {
         ("publications", publications.collect()),
         ("subscriptions", subscriptions.collect()),
         ("drops", vec![(0, drops_row(&plane.drops, report))]),
+        ("connections", vec![(0, connections_row(&report.streams))]),
     ])
 }
 
@@ -443,6 +452,17 @@ fn transport_row(own: &TransportStatistics) -> BTreeMap<&'static str, u64> {
         ("auth_failures", own.auth_failures),
         ("replays", own.replays),
         ("rtt_us", own.rtt_us),
+    ])
+}
+
+fn connections_row(own: &StreamCounters) -> BTreeMap<&'static str, u64> {
+    BTreeMap::from([
+        ("open", own.open),
+        ("refused", own.refused),
+        ("unproven", own.unproven),
+        ("stuck", own.stuck),
+        ("dropped_video", own.dropped_video),
+        ("dropped_audio", own.dropped_audio),
     ])
 }
 

@@ -70,6 +70,13 @@ fn fanout_ceiling(
     ]))
 }
 
+/// Every address of every interface that is up, in the kernel's order.
+#[pyfunction]
+fn local_addresses() -> PyResult<Vec<String>> {
+    let found = parley_io::local_addresses()?;
+    Ok(found.iter().map(ToString::to_string).collect())
+}
+
 #[pymodule(gil_used = false)]
 mod _engine {
     #[pymodule_export]
@@ -77,5 +84,5 @@ mod _engine {
     #[pymodule_export]
     use super::streams::{Codec, Extensions, ReceiveStream};
     #[pymodule_export]
-    use super::{build_info, fanout_ceiling};
+    use super::{build_info, fanout_ceiling, local_addresses};
 }

@@ -102,6 +102,8 @@ pub struct Ice {
     last_conflict: Option<Micros>,
     conflicts: u8,
     last_heard: Micros,
+    /// Consent of a connection that hung up: until then its peer may open another one.
+    awaited_until: Option<Micros>,
     is_silent: bool,
     is_expired: bool,
     random: Random,
@@ -123,6 +125,7 @@ impl Ice {
             last_conflict: None,
             conflicts: 0,
             last_heard: now,
+            awaited_until: None,
             is_silent: false,
             is_expired: false,
             random: Random::new(seed),
@@ -421,6 +424,14 @@ impl Ice {
         }
     }
 
+    /// The connection that was this pair is closed (RFC 6544 section 9): nothing can be sent there any more.
+    pub fn hung_up(&mut self, path: &Path) {
+        if let Some(at) = self.position(path) {
+            self.awaited_until = Some(Micros(self.pairs[at].consent_at.0 + CONSENT_US));
+            self.remove_pair(at);
+        }
+    }
+
     /// A response to one of our checks.
     pub fn response(&mut self, message: &Message<'_>, path: &Path, now: Micros) -> Verdict {
         let Some(at) = self.position(path) else {
@@ -496,8 +507,9 @@ impl Ice {
         }
         let silent = (self.first_validated.is_some() && !self.is_silent)
             .then_some(Micros(self.last_heard.0 + SILENT_US));
+        let awaited = self.awaited_until.filter(|_| self.pairs.is_empty());
         let pairs = self.pairs.iter().map(|pair| self.pair_timeout(pair));
-        pairs.chain(silent).min()
+        pairs.chain(silent).chain(awaited).min()
     }
 
     fn pair_timeout(&self, pair: &Pair) -> Micros {
@@ -551,7 +563,8 @@ impl Ice {
         if self.first_validated.is_none() {
             return;
         }
-        if self.pairs.is_empty() {
+        let is_awaited = self.awaited_until.is_some_and(|until| now < until);
+        if self.pairs.is_empty() && !is_awaited {
             self.is_expired = true;
             self.active = None;
             self.changes.push(Change::Expired);

@@ -389,3 +389,25 @@ fn a_flood_of_dtls_before_the_keys_is_cut() {
         "a 5-tuple that nobody validated"
     );
 }
+
+#[test]
+fn a_closed_connection_is_awaited_while_its_consent_lasts() {
+    let mut scene = Scene::new(false);
+    scene.check(1, Role::Controlling, true);
+    scene.check(2, Role::Controlling, false);
+    scene.ice.hung_up(&path(1));
+    assert_eq!(
+        scene.ice.active(),
+        Some(&path(2)),
+        "the other pair takes over"
+    );
+    scene.ice.hung_up(&path(2));
+    assert_eq!(scene.ice.active(), None);
+    scene.pass(10_000, true);
+    assert!(scene.told(Change::Expired).is_empty());
+    scene.check(3, Role::Controlling, true);
+    assert_eq!(scene.ice.active(), Some(&path(3)));
+    scene.ice.hung_up(&path(3));
+    scene.pass(60_000, true);
+    assert_eq!(scene.told(Change::Expired), [40_000]);
+}

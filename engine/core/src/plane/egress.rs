@@ -33,6 +33,7 @@ impl<O: Output> Egress<'_, O> {
             return;
         }
         if let (Some(session), Some(path)) = (&mut transport.srtp, transport.ice.active()) {
+            let traffic = transport.carried.traffic(self.out.slot());
             let sealed = if repeatable {
                 session.sender.rtp_repeatable(self.out.slot(), len)
             } else {
@@ -40,7 +41,7 @@ impl<O: Output> Egress<'_, O> {
             };
             if let Ok(len) = sealed {
                 transport.counters.sent(len);
-                self.out.commit(path, len);
+                self.out.commit_as(path, len, traffic);
             }
         }
     }

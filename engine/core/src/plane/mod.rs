@@ -249,6 +249,9 @@ impl Plane {
         transport: TransportId,
         stream: SendStream,
     ) -> Result<(), Error> {
+        if let Some(transport) = self.table.get_mut(transport) {
+            transport.carried.learn(&stream);
+        }
         self.router
             .subscribe(subscription, transport, stream)
             .map_err(Error::Media)
@@ -285,6 +288,24 @@ impl Plane {
     pub fn unsubscribe(&mut self, id: SubscriptionId, now: Micros, out: &mut impl Output) {
         self.router
             .unsubscribe(id, now, &mut Egress::new(&mut self.table, out));
+    }
+
+    // --- connections ----------------------------------------------------------------------------------------
+
+    /// Whether an authenticated check validated this 5-tuple, and it still counts.
+    #[must_use]
+    pub fn is_validated(&self, path: &Path) -> bool {
+        self.paths.contains_key(path)
+    }
+
+    /// The connection that was this 5-tuple is gone. Its peer may come back on another one while consent lasts.
+    pub fn hung_up(&mut self, path: &Path, out: &mut impl Output) {
+        if let Some(&id) = self.paths.get(path) {
+            if let Some(transport) = self.table.get_mut(id) {
+                transport.ice.hung_up(path);
+                self.settle(id, out);
+            }
+        }
     }
 
     // --- datagrams ------------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ use crate::hash::FastMap;
 use crate::ice::Ice;
 use crate::id::{Micros, TransportId};
 use crate::limit::Bucket;
+use crate::media::SendStream;
 use crate::srtp::{Profile, Session};
-use crate::wire::{Event, Output, Path};
+use crate::wire::{Event, Output, Path, Traffic};
 
 use super::TransportStatistics;
 
@@ -76,6 +77,38 @@ impl<O: Output> Output for Counting<'_, O> {
     }
 }
 
+/// Which payload types of what we send are video.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Carried {
+    video: u128,
+}
+
+impl Carried {
+    /// A stream with these codecs was agreed. A number that changes its meaning has the newest one.
+    pub fn learn(&mut self, stream: &SendStream) {
+        for codec in &stream.codecs {
+            for number in [Some(codec.payload_type), codec.rtx].into_iter().flatten() {
+                let bit = 1u128 << (number & 0x7F);
+                if stream.video {
+                    self.video |= bit;
+                } else {
+                    self.video &= !bit;
+                }
+            }
+        }
+    }
+
+    /// What this RTP packet carries.
+    pub fn traffic(self, packet: &[u8]) -> Traffic {
+        let number = packet.get(1).map_or(0, |byte| byte & 0x7F);
+        if self.video >> number & 1 == 1 {
+            Traffic::Video
+        } else {
+            Traffic::Audio
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Keys {
     profile: Profile,
@@ -89,6 +122,7 @@ pub struct Transport {
     pub ice: Ice,
     pub srtp: Option<Session>,
     pub counters: Counters,
+    pub carried: Carried,
     keys: Option<Keys>,
     bits: Bucket,
     packets: Bucket,
@@ -109,6 +143,7 @@ impl Transport {
             ice: Ice::new(ufrag, password, offered_by_us, now, seed),
             srtp: None,
             counters: Counters::default(),
+            carried: Carried::default(),
             keys: None,
             bits: Bucket::new(limit.bits_per_s, limit.bits_per_s),
             packets: Bucket::new(limit.packets_per_s, limit.packets_per_s),
