@@ -44,11 +44,11 @@ packages: ## Debian packages of packages.txt (root), or the line to run
 
 setup: packages .venv/.ready .venv-synapse/.ready .venv/.engine bridge/gateways/web/static/index.html tests/peers/web/node_modules/.ready ## everything a newcomer needs, with progress
 
-run: setup ## the whole demonstration on loopback; CHECK=1 runs a call unattended and exits
+run: setup ## the whole demonstration on this machine; CHECK=1 runs a call unattended and exits
 	$(PY) -m demo $(if $(CHECK),--check)
 
-dino: ## start Dino against the running demonstration
-	$(PY) -m demo.dino
+dino: ## start Dino against the running demonstration; HEADLESS=1 without a display, with screenshots
+	$(PY) -m demo.dino $(if $(HEADLESS),--headless)
 
 test-fast: .venv/.ready .venv/.engine ## unit and property tests, no servers (<= 2 minutes)
 	cd engine && cargo test --release -q --workspace --exclude parley-py

@@ -1,4 +1,6 @@
-"""The demonstration: the whole stack on loopback, what to open and type, until Ctrl-C.
+"""The demonstration: the whole stack on this machine, what to open and type, until Ctrl-C.
+
+Everything listens on loopback; media, which admits nobody without a key, also on this machine's address (for Dino).
 
 `--check` does it unattended: a native LiveKit client with a Matrix account and an XMPP Jingle client exchange
 media and a line of text; it prints what each saw and ends with exit code 0 or 1.
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from demo import check
 from tests.peers.elementcall import room_link
-from tests.peers.stack import Ports, Stack, running_stack
+from tests.peers.stack import Ports, Stack, own_addresses, running_stack
 
 HOME = Path(__file__).resolve().parents[1] / ".run" / "demo"
 PORTS = Ports(synapse=8008, parley=8480, element_call=8090)
@@ -71,7 +73,8 @@ async def _run(unattended: bool) -> int:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    async with running_stack(ports=ports, folder=HOME, tell=_tell) as stack:
+    media = ("127.0.0.1",) if unattended else own_addresses()
+    async with running_stack(ports=ports, folder=HOME, tell=_tell, media_addresses=media) as stack:
         await stack.prosody.register("bob", "parley-demo")
         guest = await stack.parley.invite("demo")
         print(f"Ready after {time.monotonic() - began:.1f} s.", flush=True)

@@ -6,8 +6,9 @@ Not here: clients.
 
 import contextlib
 import shutil
+import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,9 +108,25 @@ def _sections(
             "secret": prosody.component_secret,
             "host": "127.0.0.1",
             "port": prosody.component_port,
+            "admins": [f"operator@{prosody.domain}"],
         },
         "conferences": [{"slug": SLUG, "title": TITLE, "matrix": [room], "xmpp": [muc]}],
     }
+
+
+def own_addresses() -> tuple[str, ...]:
+    """Loopback, and this machine's own address if it has one.
+
+    COMPAT: libnice 0.1.21 (Dino) sends from a real interface only and never reaches 127.0.0.1. The packets
+    between two programs of one machine do not leave it.
+    """
+    own = ""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        probe.connect(
+            ("198.51.100.1", 9)
+        )  # a documentation address: asks for a route, sends nothing
+        own = str(probe.getsockname()[0])
+    return ("127.0.0.1",) if own.startswith("127.") or not own else ("127.0.0.1", own)
 
 
 @contextlib.asynccontextmanager
@@ -119,10 +136,12 @@ async def running_stack(
     folder: Path | None = None,
     tell: Callable[[str], None] = lambda _line: None,
     log_level: str = "info",
+    media_addresses: Sequence[str] = ("127.0.0.1",),
 ) -> AsyncIterator[Stack]:
     """Start everything in order; end everything in reverse, also after a failure.
 
-    A given `folder` keeps logs and configuration; otherwise a temporary one is removed.
+    A given `folder` keeps logs and configuration; otherwise a temporary one is removed. Media listens on
+    `media_addresses` (`own_addresses` for Dino), everything else on loopback only.
     """
     ports = ports or Ports()
     home = folder or Path(tempfile.mkdtemp(prefix="parley-stack-"))
@@ -142,7 +161,10 @@ async def running_stack(
         alice = await synapse.register("alice", display_name="Alice", password="parley-demo")
         room = await alice.create_room(name=TITLE, public=True)
         muc = f"{SLUG}@{prosody.muc}"
-        parley.sections = _sections(synapse, prosody, parley, room, muc)
+        parley.sections = {
+            **_sections(synapse, prosody, parley, room, muc),
+            "media": {"listen": list(media_addresses), "port": parley.media_port},
+        }
         tell("parley and its media worker")
         await stack.enter_async_context(parley)
         tell("Element Call")

@@ -3,10 +3,12 @@
 Not here: judging (each scenario asserts for itself).
 """
 
+import contextlib
 import json
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 FILE = Path(__file__).resolve().parents[2] / "results" / "scenarios.json"
 
@@ -46,8 +48,16 @@ class Results:
         )
 
     def write(self, file: Path = FILE) -> None:
+        """Scenarios that did not run now keep the rows of their last time."""
         file.parent.mkdir(exist_ok=True)
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        file.write_text(
-            json.dumps({"when": when, "rows": [asdict(row) for row in self.rows]}, indent=1)
-        )
+        now = {row.scenario for row in self.rows}
+        kept = [row for row in _rows_of(file) if row.get("scenario") not in now]
+        rows = kept + [{**asdict(row), "when": when} for row in self.rows]
+        file.write_text(json.dumps({"when": when, "rows": rows}, indent=1))
+
+
+def _rows_of(file: Path) -> list[dict[str, Any]]:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return [dict(row) for row in json.loads(file.read_text())["rows"]]
+    return []
