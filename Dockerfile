@@ -19,12 +19,14 @@ COPY --from=page /src/bridge/gateways/web/static bridge/gateways/web/static
 RUN /venv/bin/maturin build --release --out /wheels
 
 FROM python:3.11-slim-bookworm
-RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/parley parley
+# Volumes mounted on these two directories take over their owner.
+RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/parley parley && \
+    install -d -o parley -m 0700 /var/lib/parley /run/parley
 COPY --from=wheel /wheels /wheels
 RUN pip install --no-cache-dir /wheels/*.whl && rm -rf /wheels
 USER parley
 WORKDIR /var/lib/parley
 EXPOSE 8480/tcp 8481/tcp 8470/udp
-HEALTHCHECK --interval=10s --timeout=3s CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8482/healthz', timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8482/healthz', timeout=2)"]
 ENTRYPOINT ["parley"]
 CMD ["run", "-c", "/etc/parley/config.yaml"]

@@ -176,6 +176,18 @@ class Client:
             source.capture_frame(rtc.VideoFrame(WIDTH, HEIGHT, rtc.VideoBufferType.RGBA, data))
             await asyncio.sleep(1 / FPS)
 
+    async def remote_candidates(self) -> list[dict[str, Any]]:
+        """Where the server says it is."""
+        report = await self.room.get_rtc_stats()
+        return [
+            {
+                "address": stat.remote_candidate.candidate.address,
+                "port": stat.remote_candidate.candidate.port,
+            }
+            for stat in [*report.publisher_stats, *report.subscriber_stats]
+            if stat.HasField("remote_candidate")
+        ]
+
     async def statistics(self) -> list[dict[str, Any]]:
         """Inbound RTP counters of every remote track."""
         found: list[dict[str, Any]] = []
@@ -235,6 +247,8 @@ async def _answer(client: Client, ask: dict[str, Any]) -> Any:
         return simple[do]()
     if do == "statistics":
         return await client.statistics()
+    if do == "remote_candidates":
+        return await client.remote_candidates()
     if do in ("mute", "unmute"):
         track = client.audio_publication.track
         (track.mute if do == "mute" else track.unmute)()
