@@ -1,7 +1,7 @@
 """`python -m sfu`: one media worker process.
 
 Everything it will ever run is imported here at start, so an upgrade on disk cannot change a running worker.
-The lock is taken before the UDP port is bound.
+The lock is taken before the port is bound.
 Not here: what a worker does (`sfu.worker`), how long it lives (`sfu.process`).
 """
 
@@ -12,18 +12,24 @@ import logging
 import sys
 from pathlib import Path
 
+from sfu.ice import offered
 from sfu.lock import Locked, LockFile
-from sfu.native import NativePlane
+from sfu.native import NativePlane, local_addresses
 from sfu.process import serve
 from sfu.redact import FieldFormatter, Redaction
 
 EXIT_LOCKED = 3  # another worker holds the lock
 EXIT_PORT = 4  # the UDP port cannot be bound
 EXIT_FILES = 5  # the state directory is not usable
+EXIT_ADDRESSES = 6  # the filters leave no address to offer
 
 
 def _address(text: str) -> str:
     return str(ipaddress.ip_address(text))
+
+
+def _network(text: str) -> str:
+    return str(ipaddress.ip_network(text, strict=False))
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -34,14 +40,33 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--listen", type=_address, nargs="+", default=["127.0.0.1"], metavar="ADDRESS"
     )
-    parser.add_argument("--port", type=int, default=0, help="UDP port; 0 = any")
+    parser.add_argument("--port", type=int, default=0, help="port, UDP and TCP; 0 = any")
     parser.add_argument(
         "--advertise",
         type=_address,
         nargs="*",
         default=[],
         metavar="ADDRESS",
-        help="addresses in candidates; default: those of --listen",
+        help="addresses in candidates; default: those of --listen, a wildcard being all of ours",
+    )
+    for name, meaning in (
+        ("--allow-cidr", "networks whose addresses may be offered; default: all"),
+        ("--deny-cidr", "networks whose addresses are not offered"),
+    ):
+        parser.add_argument(
+            name, type=_network, nargs="*", default=[], metavar="CIDR", help=meaning
+        )
+    parser.add_argument(
+        "--tcp",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="take ICE over TCP on the same port number",
+    )
+    parser.add_argument(
+        "--dscp",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="mark audio EF and video AF41",
     )
     parser.add_argument(
         "--orphan-s", type=float, default=600.0, help="seconds without an owner before we end"
@@ -69,14 +94,30 @@ def main(argv: list[str] | None = None) -> int:
         log.error("the lock file cannot be opened: %s", why.strerror)
         return EXIT_FILES
     try:
-        plane = NativePlane(tuple(options.listen), options.port)
+        addresses = offered(
+            tuple(options.listen),
+            tuple(options.advertise),
+            local_addresses(),
+            allow=tuple(options.allow_cidr),
+            deny=tuple(options.deny_cidr),
+        )
     except OSError as why:
-        log.error("the UDP port cannot be bound: %s", why.strerror)
+        log.error("the interfaces cannot be listed: %s", why.strerror)
+        addresses = ()
+    if not addresses:
+        log.error("no address is left to offer: look at --listen, --allow-cidr and --deny-cidr")
+        lock.release()
+        return EXIT_ADDRESSES
+    try:
+        plane = NativePlane(tuple(options.listen), options.port, tcp=options.tcp, dscp=options.dscp)
+    except OSError as why:
+        log.error("the port cannot be bound: %s", why.strerror)
         lock.release()
         return EXIT_PORT
-    addresses = tuple(options.advertise or options.listen)
     try:
-        asyncio.run(serve(plane, options.socket, addresses, orphan_s=options.orphan_s))
+        asyncio.run(
+            serve(plane, options.socket, addresses, tcp=options.tcp, orphan_s=options.orphan_s)
+        )
     except OSError as why:
         log.error("the control socket cannot be opened: %s", why.strerror)
         return EXIT_FILES

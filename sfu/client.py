@@ -300,16 +300,26 @@ class WorkerOptions:
     listen: Sequence[str] = ("127.0.0.1",)
     port: int = 0
     advertise: Sequence[str] = ()
+    allow: Sequence[str] = ()
+    deny: Sequence[str] = ()
+    tcp: bool = True
+    dscp: bool = True
     orphan_s: float = 600.0
     log_level: str = "info"
 
     def command_line(self) -> list[str]:
-        advertised = ["--advertise", *self.advertise] if self.advertise else []
+        lists = {
+            "--advertise": self.advertise,
+            "--allow-cidr": self.allow,
+            "--deny-cidr": self.deny,
+        }
         return [
             *(sys.executable, "-m", "sfu"),
             *("--socket", str(self.socket), "--lock", str(self.lock)),
             *("--listen", *self.listen, "--port", str(self.port)),
-            *advertised,
+            *(word for name, items in lists.items() if items for word in (name, *items)),
+            "--tcp" if self.tcp else "--no-tcp",
+            "--dscp" if self.dscp else "--no-dscp",
             *("--orphan-s", str(self.orphan_s), "--log-level", self.log_level),
         ]
 

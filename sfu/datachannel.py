@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
+from aiortc import rtcsctptransport
 from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
 from aiortc.rtcsctptransport import RTCSctpCapabilities, RTCSctpTransport
 
@@ -38,6 +39,11 @@ _MAX_MISORDERED: Final = 512  # chunks beyond a missing one: half a second at fu
 _MAX_FRAGMENTS: Final = 2_048  # of unfinished messages; 64 KiB are 57
 _MAX_STREAMS: Final = 4 * MAX_CHANNELS  # heard of; a closed channel's may linger
 _ACKNOWLEDGED_SLACK: Final = 64  # gap blocks may name so many more chunks than are out
+
+
+# Payload of one SCTP chunk, bytes, a multiple of 4: with 28 of SCTP and 37 of DTLS 1,185 of UDP, less than the 1,200
+# that we promise (N9). aiortc's own 1,160 come to 1,225, and it has no setting for this.
+rtcsctptransport.USERDATA_MAX_LENGTH = 1_120
 
 
 class ChannelListener(Protocol):

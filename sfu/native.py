@@ -68,12 +68,19 @@ def _receive_stream(stream: Receiving) -> _engine.ReceiveStream:
     )
 
 
+def local_addresses() -> tuple[str, ...]:
+    """Every address of every interface that is up. Raises OSError."""
+    return tuple(_engine.local_addresses())
+
+
 class NativePlane:
     """Keeps `sfu.plane.Plane`."""
 
-    def __init__(self, listen: tuple[str, ...], port: int) -> None:
+    def __init__(
+        self, listen: tuple[str, ...], port: int, *, tcp: bool = True, dscp: bool = True
+    ) -> None:
         """Bind and start. Raises OSError when a port cannot be bound."""
-        self._engine: Final = _engine.Engine(listen=list(listen), port=port)
+        self._engine: Final = _engine.Engine(listen=list(listen), port=port, tcp=tcp, dscp=dscp)
 
     @property
     def port(self) -> int:

@@ -25,13 +25,14 @@ async def serve(
     socket: Path,
     addresses: tuple[str, ...],
     *,
+    tcp: bool = False,
     orphan_s: float,
     handle_signals: bool = True,
 ) -> None:
     """Run until drained, told to stop by SIGTERM or SIGINT, or without an owner for `orphan_s`."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_fault)
-    worker = Worker(plane, addresses)
+    worker = Worker(plane, addresses, tcp=tcp)
     owners = OwnerSocket(worker, socket)
     stop = owners.drained
     if handle_signals:

@@ -45,6 +45,7 @@ class Worker:
         plane: Plane,
         addresses: tuple[str, ...],
         *,
+        tcp: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.outbox = Outbox()  # replaced with every owner connection
@@ -56,7 +57,7 @@ class Worker:
         self._around: Final = Surroundings(
             plane=plane,
             certificate=Certificate(),
-            candidates=host_candidates(addresses, plane.port),
+            candidates=host_candidates(addresses, plane.port, tcp=tcp),
             emit=self._emit,
             backlog_bytes=lambda session: self.outbox.backlog(session),
             ended=self._ended,

@@ -36,6 +36,10 @@ class MediaWorker:
             listen=config.media.listen,
             port=config.media.port,
             advertise=config.media.advertise,
+            allow=config.media.allow,
+            deny=config.media.deny,
+            tcp=config.media.tcp,
+            dscp=config.media.dscp,
             orphan_s=config.sfu.orphan_s,
             log_level=config.log.level,
         )

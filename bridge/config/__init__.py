@@ -22,6 +22,7 @@ from bridge.config.models import (
     Section,
     SfuSection,
     Tls,
+    TurnSection,
     WebSection,
     XmppSection,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "Section",
     "SfuSection",
     "Tls",
+    "TurnSection",
     "WebSection",
     "XmppSection",
     "is_loopback",

@@ -50,11 +50,24 @@ class SfuSection(Section):
 
 
 class MediaSection(Section):
-    """listen: addresses the UDP port is bound on; advertise: addresses put into candidates (empty = listen)."""
+    """listen: addresses the port is bound on; advertise: addresses put into candidates (empty = listen, a
+    wildcard being all addresses of this machine that allow and deny, networks, leave)."""
 
     listen: tuple[str, ...] = ("127.0.0.1",)
     port: int = Field(default=8470, ge=0, le=65535)
     advertise: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    tcp: bool = True
+    dscp: bool = True
+
+
+class TurnSection(Section):
+    """A coturn with `use-auth-secret`: we make the credentials, each good for `ttl_s` (S17)."""
+
+    urls: tuple[str, ...]
+    secret: SecretStr
+    ttl_s: int = Field(default=300, ge=30, le=300)
 
 
 class ApiKey(Section):
@@ -144,6 +157,7 @@ class Config(Section):
     http: HttpSection = HttpSection()
     sfu: SfuSection = SfuSection()
     media: MediaSection = MediaSection()
+    turn: TurnSection | None = None
     livekit: LivekitSection = LivekitSection()
     matrix: MatrixSection | None = None
     xmpp: XmppSection | None = None

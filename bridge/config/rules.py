@@ -16,6 +16,7 @@ from bridge.config.models import (
     Listen,
     MatrixSection,
     MediaSection,
+    TurnSection,
     XmppSection,
 )
 
@@ -24,6 +25,10 @@ _SLUG: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")  # an XMPP localpart and
 _LOCALPART: Final = re.compile(
     r"[a-z0-9._=/+-]+"
 )  # Matrix user ids, appendix 4.2.1 of the specification
+# RFC 7065 section 3.1
+_TURN_URL: Final = re.compile(
+    r"turns?:(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?(\?transport=(udp|tcp))?"
+)
 _NEW_SECRET: Final = "set it to 32 random bytes or more, for example from `openssl rand -hex 32`"
 
 
@@ -35,6 +40,8 @@ def problems(config: Config) -> Iterator[str]:
     yield from _database_problems(config)
     if config.sfu.mode == "spawn":
         yield from _media_problems(config.media)
+    if config.turn:
+        yield from _turn_problems(config.turn)
     if config.matrix:
         yield from _matrix_problems(config.matrix)
     if config.xmpp:
@@ -83,6 +90,8 @@ def _secret_problems(config: Config) -> Iterator[str]:
     ]
     if config.web:
         secrets.append(("web.invite_secret", config.web.invite_secret))
+    if config.turn:
+        secrets.append(("turn.secret", config.turn.secret))
     if config.matrix:
         secrets.append(("matrix.as_token", config.matrix.as_token))
         secrets.append(("matrix.hs_token", config.matrix.hs_token))
@@ -153,7 +162,6 @@ def _database_problems(config: Config) -> Iterator[str]:
 
 
 def _media_problems(media: MediaSection) -> Iterator[str]:
-    wildcard = False
     for key, addresses in (("listen", media.listen), ("advertise", media.advertise)):
         for index, address in enumerate(addresses):
             try:
@@ -163,11 +171,33 @@ def _media_problems(media: MediaSection) -> Iterator[str]:
                 continue
             if ip.is_unspecified and key == "advertise":
                 yield f"media.advertise.{index}: {address} is nowhere: write the address clients reach"
-            wildcard = wildcard or ip.is_unspecified
+    for key, networks in (("allow", media.allow), ("deny", media.deny)):
+        for index, network in enumerate(networks):
+            try:
+                ip_network(network, strict=False)
+            except ValueError:
+                yield (
+                    f"media.{key}.{index}: {network!r} is no address or network: "
+                    "write 192.0.2.1 or 192.0.2.0/24"
+                )
+    if media.advertise and (media.allow or media.deny):
+        yield (
+            "media.advertise: says exactly what clients are told, so media.allow and media.deny mean nothing: "
+            "remove the one or the others"
+        )
     if not media.listen:
         yield "media.listen: is empty: name at least one address, for example 0.0.0.0"
-    if wildcard and not media.advertise:
-        yield "media.advertise: is empty while media.listen is a wildcard: name the addresses clients reach"
+
+
+def _turn_problems(turn: TurnSection) -> Iterator[str]:
+    if not turn.urls:
+        yield "turn.urls: is empty: write turn:turn.example.org:3478, or remove the section"
+    for index, url in enumerate(turn.urls):
+        if not _TURN_URL.fullmatch(url):
+            yield (
+                f"turn.urls.{index}: {url!r} is no TURN address: "
+                "write turn:HOST:PORT or turns:HOST:PORT, with ?transport=tcp or ?transport=udp if need be"
+            )
 
 
 def _matrix_problems(matrix: MatrixSection) -> Iterator[str]:

@@ -13,7 +13,7 @@ from tests.config.keys import REQUIRED, keys
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = dict(keys())
 # Switched-off sections; in the example their keys stand in `#`.
-OPTIONAL = {"http.tls", "sfu.socket", "matrix", "xmpp", "xmpp.ca", "web", "conferences"}
+OPTIONAL = {"http.tls", "sfu.socket", "turn", "matrix", "xmpp", "xmpp.ca", "web", "conferences"}
 
 
 def example(*, everything: bool) -> str:

@@ -40,6 +40,7 @@ from bridge.gateways.livekit.joins import Ask
 from bridge.gateways.livekit.negotiation import Negotiator
 from bridge.gateways.livekit.packets import Packets
 from bridge.gateways.livekit.publishing import Publications
+from bridge.gateways.livekit.relays import ice_servers
 from bridge.gateways.livekit.rooms import Rooms
 from bridge.gateways.livekit.signalling import Connection
 from bridge.gateways.livekit.silence import Silence
@@ -228,6 +229,7 @@ class Device:
                 [wire.participant_info(o, rooms.extras(o.id)) for o in legs if not o.hidden],
                 subscriber_primary=not self.state.is_single,
                 sif_trailer=self.services.sif_trailer,
+                ice_servers=self._relays(),
             )
         )
         self._is_told = True
@@ -248,6 +250,7 @@ class Device:
         connection.send(
             rtc.SignalResponse(
                 reconnect=rtc.ReconnectResponse(
+                    ice_servers=self._relays(),
                     client_configuration=wire.client_configuration(),
                     server_info=wire.server_info(),
                 )
@@ -267,6 +270,10 @@ class Device:
                 self.update((wire.participant_info(one, rooms.extras(one.id)),))
         self._speakers.forget()
         await self.negotiator.resume()
+
+    def _relays(self) -> list[rtc.ICEServer]:
+        """Fresh with every socket; bound to the leg, whose id says nothing about the person."""
+        return ice_servers(self.services.context.config.turn, str(self.leg_id), time.time())
 
     def _take(self, connection: Connection) -> Leg | None:
         leg = self.leg

@@ -267,6 +267,7 @@ def join_response(
     *,
     subscriber_primary: bool,
     sif_trailer: bytes,
+    ice_servers: Sequence[rtc.ICEServer] = (),
 ) -> rtc.SignalResponse:
     join = rtc.JoinResponse(
         room=room_info(record, legs),
@@ -279,6 +280,7 @@ def join_response(
         ping_interval=PING_INTERVAL_S,
         server_info=server_info(),
         sif_trailer=sif_trailer,
+        ice_servers=ice_servers,
         enabled_publish_codecs=[models.Codec(mime=mime) for mime in CODECS],
     )
     return rtc.SignalResponse(join=join)

@@ -28,7 +28,9 @@ from sfu.description import (
     Setup,
     Source,
     SourceGroup,
+    Transport,
 )
+from sfu.ice import host_candidates
 from tests.gateways.xmpp.fakes import xml
 
 WORD = some.text(some.characters(codec="utf-8", exclude_categories=("C",)), min_size=1, max_size=40)
@@ -376,3 +378,11 @@ def test_a_call_in_both_directions() -> None:
 def test_exactly_one_side_wins_a_tie(one: str, other: str) -> None:
     if one != other:
         assert we_win_tie(one, other) != we_win_tie(other, one)
+
+
+def test_tcp_candidates_are_not_spelled_in_jingle() -> None:
+    """XEP-0176 section 5.5 knows UDP only."""
+    told = describe.to_ice(
+        Transport("abcd", "p" * 24, candidates=host_candidates(("192.0.2.7",), 8470, tcp=True))
+    )
+    assert [c.protocol for c in told.candidates] == ["udp"]

@@ -153,5 +153,5 @@ def to_ice(transport: Transport) -> v.IceUdp:
         pwd=transport.pwd,
         fingerprints=transport.fingerprints,
         setup=transport.setup,
-        candidates=transport.candidates,
+        candidates=usable(transport.candidates),  # XEP-0176 knows UDP only
     )

@@ -1,0 +1,95 @@
+"""What peers are told of our addresses: wildcards, filters, priorities (RFC 8445 section 5.1, RFC 6544 section 4)."""
+
+import ipaddress
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sfu import native, sdp
+from sfu.ice import host_candidates, offered
+
+LOCAL = (
+    "127.0.0.1",
+    "192.0.2.7",
+    "172.17.0.1",
+    "169.254.3.4",
+    "::1",
+    "fe80::1",
+    "2001:db8::7",
+    "fd00::7",
+)
+
+
+@pytest.mark.parametrize(
+    ("listen", "advertise", "allow", "deny", "told"),
+    [
+        (("127.0.0.1",), (), (), (), ("127.0.0.1",)),
+        (("0.0.0.0",), (), (), (), ("192.0.2.7", "172.17.0.1")),
+        (("::",), (), (), (), ("2001:db8::7", "fd00::7")),
+        (("0.0.0.0", "::"), (), (), ("172.16.0.0/12", "fd00::/8"), ("192.0.2.7", "2001:db8::7")),
+        (("0.0.0.0",), (), ("192.0.2.0/24",), (), ("192.0.2.7",)),
+        (("0.0.0.0",), (), ("127.0.0.0/8",), (), ("127.0.0.1",)),
+        (("0.0.0.0",), (), ("0.0.0.0/0",), ("192.0.2.7",), ("127.0.0.1", "172.17.0.1", "169.254.3.4")),
+        (("192.0.2.7", "127.0.0.1"), (), (), ("127.0.0.0/8",), ("192.0.2.7",)),
+        (("0.0.0.0",), ("198.51.100.1",), (), (), ("198.51.100.1",)),
+        (("192.0.2.7", "0.0.0.0"), (), (), (), ("192.0.2.7", "172.17.0.1")),
+        (("0.0.0.0",), (), (), ("0.0.0.0/0",), ()),
+    ],
+)  # fmt: skip
+def test_which_addresses_are_told(
+    listen: tuple[str, ...],
+    advertise: tuple[str, ...],
+    allow: tuple[str, ...],
+    deny: tuple[str, ...],
+    told: tuple[str, ...],
+) -> None:
+    assert offered(listen, advertise, LOCAL, allow=allow, deny=deny) == told
+
+
+@given(st.lists(st.ip_addresses(), max_size=8), st.ip_addresses(v=4), st.integers(0, 32))
+def test_a_denied_network_is_never_told(
+    local: list[ipaddress.IPv4Address | ipaddress.IPv6Address],
+    ip: ipaddress.IPv4Address,
+    bits: int,
+) -> None:
+    network = ipaddress.ip_network(f"{ip}/{bits}", strict=False)
+    told = offered(
+        ("0.0.0.0", "::"), (), tuple(map(str, [*local, ip])), allow=(), deny=(str(network),)
+    )
+    assert not any(ipaddress.ip_address(address) in network for address in told)
+    assert set(told) <= {str(address) for address in local}
+
+
+def test_tcp_comes_after_udp_and_is_printed_as_browsers_read_it() -> None:
+    told = host_candidates(("192.0.2.7", "2001:db8::7"), 8470, tcp=True)
+    assert [c.protocol for c in told] == ["udp", "udp", "tcp", "tcp"]
+    priorities = [c.priority for c in told]
+    assert priorities == sorted(priorities, reverse=True)
+    assert len({c.foundation for c in told}) == 4
+    line = f"candidate:3 1 tcp {told[2].priority} 192.0.2.7 8470 typ host tcptype passive"
+    assert sdp.parse_candidate(line) == told[2]
+    assert all(c.protocol == "udp" for c in host_candidates(("192.0.2.7",), 8470))
+
+
+def test_the_interfaces_of_this_machine_are_known() -> None:
+    assert "127.0.0.1" in native.local_addresses()
+
+
+def test_a_worker_with_nothing_to_tell_does_not_start(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "sfu", "--socket", "s", "--lock", "l"]
+    line += ["--listen", "0.0.0.0", "--deny-cidr", "0.0.0.0/0"]
+    ended = subprocess.run(
+        line,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 6
+    assert b"no address is left to offer" in ended.stderr
