@@ -131,7 +131,8 @@ async def test_whatever_json_says_comes_back(stores: Stores, payload: dict[str, 
     assert (row.source_id, row.payload) == (name, json.loads(json.dumps(payload)))
 
 
-@pytest.mark.timeout(180)  # six starts of Python and 1,000 commits on disk: 7 s on an idle machine
+@pytest.mark.slow  # six starts of Python and 1,000 commits on disk: 7 s on an idle machine
+@pytest.mark.timeout(180)
 async def test_200_lines_through_5_kills_arrive_once_and_in_order(
     config: Config, tmp_path: Path
 ) -> None:

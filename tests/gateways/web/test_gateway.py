@@ -71,7 +71,7 @@ async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
 
 def fresh(slug: str = "demo") -> str:
-    return invite.mint(SECRET, slug, ttl_s=60, now_s=int(time.time()))
+    return invite.mint(SECRET, slug, ttl_s=3_600, now_s=int(time.time()))
 
 
 async def test_a_guest_gets_a_token_for_the_room_of_the_link(served: Served) -> None:
