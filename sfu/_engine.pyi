@@ -164,6 +164,8 @@ class Engine:
     def set_layer(self, subscription: int, *, max_layer: int, paused: bool) -> None:
         """Highest simulcast layer to forward (0 lowest) and whether to forward at all. Switches at a key frame."""
     def unsubscribe(self, subscription: int) -> None: ...
+    def fail_deliberately(self, transport: int) -> None:
+        """Panic in the data-plane thread as if this transport had caused it; for tests (S15)."""
     def statistics(self) -> dict[str, list[tuple[int, dict[str, int]]]]:
         """All counters in one read, copied from the thread's last publication (at most 250 ms old).
 
@@ -171,10 +173,12 @@ class Engine:
         -> [(0, counters)].
         publication: packets, bytes, lost, nacks_sent, plis_sent, jitter (RTP units), layers, gated
         subscription: packets, bytes, nacks, plis, retransmitted, first_sequence, last_sequence (extended)
-        transport: packets_in, bytes_in, packets_out, bytes_out, auth_failures, replays, rtt_us
+        transport: packets_in, bytes_in, packets_out, bytes_out, auth_failures, replays, rtt_us,
+        state (0 no check yet, 1 validated and heard, 2 silent, 3 expired: what the events so far come to)
         drops: unknown_ufrag, unvalidated, bad_integrity, malformed, foreign_ssrc, over_limit, no_keys (SRTP
-        before the keys), ring_full, panics (each cost one transport, S15), refused_commands (a ufrag in
-        use, a stream the router refuses), refused_sends (datagrams the kernel did not take)
+        before the keys), half_open (DTLS of one more transport of a source with 64 unfinished handshakes, S14),
+        ring_full, panics (each cost one transport, S15), refused_commands (a ufrag in use, a stream the router
+        refuses), refused_sends (datagrams the kernel did not take)
         connections (ICE-TCP): open, refused (too many), unproven (no valid check in time), stuck (did not
         read), dropped_video, dropped_audio
         """

@@ -80,6 +80,8 @@ pub enum Command {
     },
     /// `Plane::unsubscribe`
     Unsubscribe { id: SubscriptionId },
+    /// `Plane::fail_deliberately`
+    FailDeliberately { id: TransportId },
 }
 
 impl Command {
@@ -151,6 +153,7 @@ impl Command {
                 plane.set_layer(id, max_layer, paused, now, out);
             }
             Self::Unsubscribe { id } => plane.unsubscribe(id, now, out),
+            Self::FailDeliberately { id } => plane.fail_deliberately(id),
         }
         Ok(())
     }

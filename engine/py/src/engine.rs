@@ -366,6 +366,15 @@ impl Engine {
         )
     }
 
+    fn fail_deliberately(&self, py: Python<'_>, transport: u64) -> PyResult<()> {
+        self.submit(
+            py,
+            Command::FailDeliberately {
+                id: TransportId(transport),
+            },
+        )
+    }
+
     fn statistics(&self, py: Python<'_>) -> BTreeMap<&'static str, Rows> {
         let report = py.detach(|| self.0.report());
         report_to_python(&report)
@@ -452,6 +461,7 @@ fn transport_row(own: &TransportStatistics) -> BTreeMap<&'static str, u64> {
         ("auth_failures", own.auth_failures),
         ("replays", own.replays),
         ("rtt_us", own.rtt_us),
+        ("state", own.state as u64),
     ])
 }
 
@@ -475,6 +485,7 @@ fn drops_row(drops: &Drops, report: &Report) -> BTreeMap<&'static str, u64> {
         ("foreign_ssrc", drops.foreign_ssrc),
         ("over_limit", drops.over_limit),
         ("no_keys", drops.no_keys),
+        ("half_open", drops.half_open),
         ("ring_full", report.lost_events),
         ("panics", report.panics),
         ("refused_commands", report.refused_commands),

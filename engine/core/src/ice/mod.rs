@@ -88,6 +88,20 @@ struct Generation {
     remote: Option<Remote>,
 }
 
+/// Where a transport stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// No authenticated check yet.
+    #[default]
+    Waiting,
+    /// Validated, and heard within five seconds.
+    Heard,
+    /// Validated, and silent.
+    Silent,
+    /// Consent is lost.
+    Expired,
+}
+
 /// The ICE state of one transport.
 #[derive(Debug)]
 pub struct Ice {
@@ -496,6 +510,17 @@ impl Ice {
         if self.is_silent {
             self.is_silent = false;
             self.changes.push(Change::Heard);
+        }
+    }
+
+    /// What the changes told so far come to, for an owner that missed some.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match (self.first_validated, self.is_expired, self.is_silent) {
+            (_, true, _) => State::Expired,
+            (None, ..) => State::Waiting,
+            (Some(_), _, true) => State::Silent,
+            (Some(_), ..) => State::Heard,
         }
     }
 

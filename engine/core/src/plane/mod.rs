@@ -12,6 +12,7 @@ mod transport;
 mod tests;
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::hash::FastMap;
 use crate::ice::{Change, Verdict};
@@ -35,6 +36,10 @@ const TAKEOVER_US: u64 = 5_000_000;
 /// thousands of idle transports one of them is always due.
 const ICE_TICK_US: u64 = 20_000;
 
+/// Transports of one source address whose handshakes are unfinished (S14). More wait: DTLS repeats itself. The
+/// owner ends a handshake that takes longer than five seconds.
+pub const HALF_OPEN: u32 = 64;
+
 /// Something the caller asked for that cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
@@ -51,6 +56,8 @@ pub struct Plane {
     /// Words of ours, but looked up by words of anybody: the keyed hash.
     ufrags: HashMap<Box<[u8]>, (TransportId, u32)>,
     paths: FastMap<Path, TransportId>,
+    /// Transports between their first DTLS datagram and their keys, by source.
+    half_open: FastMap<IpAddr, u32>,
     router: Router,
     random: Random,
     drops: Drops,
@@ -71,6 +78,7 @@ impl Plane {
             table: Table::default(),
             ufrags: HashMap::new(),
             paths: FastMap::default(),
+            half_open: FastMap::default(),
             router: Router::new(random.next_u64()),
             random,
             drops: Drops::default(),
@@ -178,6 +186,9 @@ impl Plane {
     ) {
         if let Some(transport) = self.table.get_mut(id) {
             transport.set_keys(profile, material, is_client);
+            if let Some(source) = transport.half_open.take() {
+                self.opened(source);
+            }
         }
     }
 
@@ -198,11 +209,24 @@ impl Plane {
 
     fn forget(&mut self, id: TransportId) {
         if let Some(transport) = self.table.remove(id) {
+            if let Some(source) = transport.half_open {
+                self.opened(source);
+            }
             for path in transport.ice.paths() {
                 self.paths.remove(&path);
             }
             for ufrag in transport.ice.ufrags() {
                 self.ufrags.remove(ufrag);
+            }
+        }
+    }
+
+    /// One handshake of a source less.
+    fn opened(&mut self, source: IpAddr) {
+        if let Some(count) = self.half_open.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                self.half_open.remove(&source);
             }
         }
     }
@@ -410,6 +434,16 @@ impl Plane {
         let transport = self.table.get_mut(id).expect("paths lead to transports");
         transport.counters.received(datagram.len());
         let is_keyed = transport.srtp.is_some();
+        if !is_keyed && transport.half_open.is_none() {
+            let source = source_of(path);
+            let count = self.half_open.entry(source).or_default();
+            if *count >= HALF_OPEN {
+                self.drops.half_open += 1;
+                return;
+            }
+            *count += 1;
+            transport.half_open = Some(source);
+        }
         if !transport.admit(datagram.len(), now) || !transport.ice.dtls(path, is_keyed, now) {
             self.drops.over_limit += 1;
             return;
@@ -541,6 +575,17 @@ impl Plane {
         self.settle(id, out);
     }
 
+    /// Panic as if something of this transport's had caused it: tests see what becomes of the others (S15).
+    ///
+    /// # Panics
+    /// Always, unless the transport is gone.
+    pub fn fail_deliberately(&mut self, id: TransportId) {
+        if self.table.get_mut(id).is_some() {
+            self.current = Some(id);
+            panic!("asked for by a test");
+        }
+    }
+
     /// After a panic: drop the transport whose datagram or timer caused it, without asking its parts anything.
     pub fn quarantine(&mut self) -> Option<TransportId> {
         let id = self.current.take()?;
@@ -565,5 +610,15 @@ impl Plane {
             subscriptions: media.subscriptions,
             drops,
         }
+    }
+}
+
+/// Who a 5-tuple belongs to: an IPv4 address, or the network that one IPv6 host may choose its addresses from.
+fn source_of(path: &Path) -> IpAddr {
+    match path.remote.ip() {
+        IpAddr::V6(ip) if ip.to_ipv4_mapped().is_none() => {
+            IpAddr::V6(Ipv6Addr::from(u128::from(ip) >> 64 << 64))
+        }
+        ip => ip,
     }
 }

@@ -1,5 +1,6 @@
 //! Counters of the plane, copied out in one read; the names are those of `sfu/_engine.pyi`.
 
+use crate::ice::State;
 use crate::id::{PublicationId, SubscriptionId, TransportId};
 use crate::media::{PublicationStatistics, SubscriptionStatistics};
 
@@ -20,6 +21,8 @@ pub struct TransportStatistics {
     pub replays: u64,
     /// Round trip of the active pair; 0 = not measured.
     pub rtt_us: u64,
+    /// What its events told so far come to.
+    pub state: State,
 }
 
 /// Datagrams that went nowhere, by reason.
@@ -39,6 +42,8 @@ pub struct Drops {
     pub over_limit: u64,
     /// SRTP before the keys.
     pub no_keys: u64,
+    /// DTLS of one more transport from a source that has `HALF_OPEN` unfinished handshakes.
+    pub half_open: u64,
 }
 
 /// All counters of a plane.

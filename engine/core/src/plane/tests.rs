@@ -338,3 +338,49 @@ proptest! {
         prop_assert!(out.sent[0].1 <= bytes);
     }
 }
+
+/// S14: a source with 64 unfinished handshakes begins no more; others do, and finished ones make room.
+#[test]
+fn half_open_handshakes_of_one_source_are_bounded() {
+    let (mut plane, mut out) = (Plane::new(1), Out::new());
+    let hello = [22, 254, 253, 0];
+    let say_hello = |plane: &mut Plane, number: u64, out: &mut Out| {
+        let before = plane.statistics().drops.half_open;
+        plane.receive(&path(number as u16), &mut hello.clone(), START, out);
+        plane.statistics().drops.half_open == before
+    };
+    let all = u64::from(HALF_OPEN) + 2;
+    for number in 1..=all {
+        let id = TransportId(number);
+        plane
+            .open_transport(id, &ufrag(id), &password(id), false, START)
+            .expect("distinct");
+        validate(&mut plane, id, number as u16, START, &mut out);
+    }
+    for number in 1..=u64::from(HALF_OPEN) {
+        assert!(say_hello(&mut plane, number, &mut out));
+        assert!(say_hello(&mut plane, number, &mut out), "it is one of them");
+    }
+    assert!(!say_hello(&mut plane, all, &mut out));
+    plane.set_keys(TransportId(1), Profile::Aes128Gcm, &[7; 56], false);
+    assert!(say_hello(&mut plane, all, &mut out));
+    assert!(!say_hello(&mut plane, all - 1, &mut out));
+    plane.close_transport(TransportId(2), START, &mut out);
+    assert!(say_hello(&mut plane, all - 1, &mut out));
+    for number in 1..=all {
+        plane.close_transport(TransportId(number), START, &mut out);
+    }
+    assert!(plane.half_open.is_empty());
+}
+
+#[test]
+fn a_source_is_an_address_or_a_network() {
+    let of = |ip: &str| {
+        let remote = SocketAddr::new(ip.parse().expect("address"), 9);
+        source_of(&Path { remote, ..path(1) })
+    };
+    assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+    assert_eq!(of("2001:db8::1"), of("2001:db8::2:3:4:5"));
+    assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+    assert_ne!(of("::ffff:192.0.2.1"), of("::ffff:192.0.2.2"));
+}

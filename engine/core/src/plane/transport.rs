@@ -1,5 +1,7 @@
 //! One peer's ICE, SRTP and limits, and the table of all of them.
 
+use std::net::IpAddr;
+
 use crate::hash::FastMap;
 use crate::ice::Ice;
 use crate::id::{Micros, TransportId};
@@ -122,6 +124,8 @@ pub struct Transport {
     pub ice: Ice,
     pub srtp: Option<Session>,
     pub counters: Counters,
+    /// Whose half-open handshakes it counts among (S14).
+    pub half_open: Option<IpAddr>,
     pub carried: Carried,
     keys: Option<Keys>,
     bits: Bucket,
@@ -143,6 +147,7 @@ impl Transport {
             ice: Ice::new(ufrag, password, offered_by_us, now, seed),
             srtp: None,
             counters: Counters::default(),
+            half_open: None,
             carried: Carried::default(),
             keys: None,
             bits: Bucket::new(limit.bits_per_s, limit.bits_per_s),
@@ -190,6 +195,7 @@ impl Transport {
             auth_failures: self.counters.auth_failures,
             replays: self.counters.replays,
             rtt_us: self.ice.rtt_us(),
+            state: self.ice.state(),
         }
     }
 }
