@@ -112,6 +112,8 @@ class Engine:
         ("first_packet", publication, (layer, payload_type))   of each layer
         ("bye", publication, None)            RTCP BYE for its SSRC
         ("keyframe", subscription, None)      the first key frame since the last switch went out
+        ("paused", subscription, None)        its link does not carry even the lowest layer any more; video only
+        ("resumed", subscription, None)       it does again
         ("levels", group, [(publication, level 0..127 in -dBov), ...])   <= 10/s, only who was heard
         ("overflow", 0, lost)                 the ring was full: `lost` events are missing
         """
@@ -163,6 +165,8 @@ class Engine:
         """
     def set_layer(self, subscription: int, *, max_layer: int, paused: bool) -> None:
         """Highest simulcast layer to forward (0 lowest) and whether to forward at all. Switches at a key frame."""
+    def set_priority(self, subscription: int, *, priority: int) -> None:
+        """Who gets bandwidth first on a narrow link, 0..255: higher before lower, equals in turn. Audio is never held back."""
     def unsubscribe(self, subscription: int) -> None: ...
     def fail_deliberately(self, transport: int) -> None:
         """Panic in the data-plane thread as if this transport had caused it; for tests (S15)."""
@@ -174,6 +178,7 @@ class Engine:
         publication: packets, bytes, lost, nacks_sent, plis_sent, jitter (RTP units), layers, gated
         subscription: packets, bytes, nacks, plis, retransmitted, first_sequence, last_sequence (extended)
         transport: packets_in, bytes_in, packets_out, bytes_out, auth_failures, replays, rtt_us,
+        estimate_bps (what the link to the peer carries; 0 = it told nothing)
         state (0 no check yet, 1 validated and heard, 2 silent, 3 expired: what the events so far come to)
         drops: unknown_ufrag, unvalidated, bad_integrity, malformed, foreign_ssrc, over_limit, no_keys (SRTP
         before the keys), half_open (DTLS of one more transport of a source with 64 unfinished handshakes, S14),

@@ -9,6 +9,8 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+#[cfg(test)]
+mod emulator;
 pub mod hash;
 pub mod ice;
 pub mod id;

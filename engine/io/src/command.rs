@@ -78,6 +78,8 @@ pub enum Command {
         max_layer: u8,
         paused: bool,
     },
+    /// `Plane::set_priority`
+    SetPriority { id: SubscriptionId, priority: u8 },
     /// `Plane::unsubscribe`
     Unsubscribe { id: SubscriptionId },
     /// `Plane::fail_deliberately`
@@ -152,6 +154,7 @@ impl Command {
             } => {
                 plane.set_layer(id, max_layer, paused, now, out);
             }
+            Self::SetPriority { id, priority } => plane.set_priority(id, priority),
             Self::Unsubscribe { id } => plane.unsubscribe(id, now, out),
             Self::FailDeliberately { id } => plane.fail_deliberately(id),
         }

@@ -357,6 +357,12 @@ impl Engine {
         )
     }
 
+    #[pyo3(signature = (subscription, *, priority))]
+    fn set_priority(&self, py: Python<'_>, subscription: u64, priority: u8) -> PyResult<()> {
+        let id = SubscriptionId(subscription);
+        self.submit(py, Command::SetPriority { id, priority })
+    }
+
     fn unsubscribe(&self, py: Python<'_>, subscription: u64) -> PyResult<()> {
         self.submit(
             py,
@@ -400,6 +406,10 @@ fn event_to_python(py: Python<'_>, event: Event) -> PyResult<Bound<'_, PyAny>> {
         Event::Media(media::Event::Bye(id)) => ("bye", id.0, py.None()).into_pyobject(py)?,
         Event::Media(media::Event::Keyframe(id)) => {
             ("keyframe", id.0, py.None()).into_pyobject(py)?
+        }
+        Event::Media(media::Event::Paused(id)) => ("paused", id.0, py.None()).into_pyobject(py)?,
+        Event::Media(media::Event::Resumed(id)) => {
+            ("resumed", id.0, py.None()).into_pyobject(py)?
         }
         Event::Media(media::Event::Levels(group, levels)) => {
             let levels: Vec<_> = levels
@@ -461,6 +471,7 @@ fn transport_row(own: &TransportStatistics) -> BTreeMap<&'static str, u64> {
         ("auth_failures", own.auth_failures),
         ("replays", own.replays),
         ("rtt_us", own.rtt_us),
+        ("estimate_bps", own.estimate_bps),
         ("state", own.state as u64),
     ])
 }

@@ -59,8 +59,9 @@ impl Router {
                     if let Some(transport) = &mut self.transports[slot as usize] {
                         transport.counters.remb_bps = bits_per_s;
                     }
+                    self.learn_remb(slot, bits_per_s, now, sink);
                 }
-                Packet::TransportCc(feedback) => self.transport_cc(slot, &feedback),
+                Packet::TransportCc(feedback) => self.transport_cc(slot, &feedback, now, sink),
                 Packet::SourceDescription | Packet::Other(_) => {}
             }
         }
@@ -233,6 +234,11 @@ impl Router {
             face.transport_cc = stamp(&mut self.transports[hot.transport as usize]);
         }
         let len = hot.compose(slot, &face, &segment.deltas, &meta, packet);
+        if face.transport_cc.is_some() {
+            if let Some(transport) = &mut self.transports[hot.transport as usize] {
+                transport.noted(len.unwrap_or(0), now);
+            }
+        }
         if rtx == NONE {
             sink.rtp_done_repeatable(len.unwrap_or(0));
         } else {
@@ -241,8 +247,14 @@ impl Router {
         cold.retransmitted += u64::from(len.is_some());
     }
 
-    /// Counters only; feedback about numbers that were never written is a lie (S8).
-    fn transport_cc(&mut self, slot: u32, feedback: &Feedback<'_>) {
+    /// Feedback about numbers that were never written is a lie (S8).
+    fn transport_cc(
+        &mut self,
+        slot: u32,
+        feedback: &Feedback<'_>,
+        now: Micros,
+        sink: &mut impl Sink,
+    ) {
         let Some(transport) = &mut self.transports[slot as usize] else {
             return;
         };
@@ -254,5 +266,6 @@ impl Router {
         }
         transport.counters.feedback_received += u64::from(feedback.received);
         transport.counters.feedback_lost += u64::from(feedback.count - feedback.received);
+        self.learn_feedback(slot, feedback, now, sink);
     }
 }

@@ -67,6 +67,7 @@ impl Router {
             header.payload.at += 2;
             header.payload.len -= 2;
         }
+        publication.layers[usize::from(stream.layer)].counted += packet.len() as u64;
         let admitted = publication.admit(stream, codec, &header, now);
         if let Some(due) = publication.holes_due(stream.layer) {
             wake(&mut self.wake, due);
@@ -186,6 +187,11 @@ impl Router {
                 face.transport_cc = stamp(&mut self.transports[hot.transport as usize]);
             }
             let len = hot.compose(slot, &face, &hot.deltas, meta, packet);
+            if face.transport_cc.is_some() {
+                if let Some(transport) = &mut self.transports[hot.transport as usize] {
+                    transport.noted(len.unwrap_or(0), now);
+                }
+            }
             if hot.stamped {
                 sink.rtp_done(len.unwrap_or(0));
             } else {

@@ -43,12 +43,12 @@ impl Router {
         let Some(cold) = &mut self.subscriptions[sub as usize] else {
             return false;
         };
-        hot.target = match (hot.paused, hot.video) {
+        hot.target = match (hot.paused || cold.starved, hot.video) {
             (true, _) => NONE,
-            (false, true) => choose(publication.live(), cold.max_layer),
+            (false, true) => choose(publication.live(), cold.max_layer.min(cold.cap)),
             (false, false) => 0,
         };
-        if hot.paused {
+        if hot.paused || cold.starved {
             hot.current = NONE;
         }
         // A key frame of a codec that the subscriber has not would be in vain.

@@ -4,16 +4,20 @@
 
 use crate::id::{GroupId, PublicationId, SubscriptionId, TransportId};
 
+mod allocation;
 mod cache;
 mod clock;
+mod congestion;
 mod control;
 mod error;
+pub mod estimate;
 mod ingress;
 pub mod keyframe;
 mod layers;
 mod learning;
 mod levels;
 mod packet;
+mod probe;
 mod publication;
 mod receive;
 mod reports;
@@ -132,6 +136,10 @@ pub enum Event {
     Bye(PublicationId),
     /// First key frame after a switch went out.
     Keyframe(SubscriptionId),
+    /// Video of a subscription stopped for want of bandwidth.
+    Paused(SubscriptionId),
+    /// It goes on.
+    Resumed(SubscriptionId),
     /// Who was heard since the last report: -dBov, 0 loudest, 127 silent. At most 10/s per group.
     Levels(GroupId, Vec<(PublicationId, u8)>),
 }

@@ -47,6 +47,12 @@ pub struct Layer {
     pub epoch: u32,
     /// Lost with former SSRCs.
     pub lost_before: u64,
+    /// Bytes ever received, and at the last round.
+    pub counted: u64,
+    /// See `counted`.
+    pub measured: u64,
+    /// Measured bits per second; 0 = not yet.
+    pub bps: u64,
     /// FIR sequence number.
     pub fir: u8,
 }

@@ -18,8 +18,14 @@ const MAX_DROPOUT: i64 = 3_000;
 const MAX_MISSING: usize = 200;
 /// Padding-only numbers remembered, so that late packets find their dense number.
 const MAX_CLOSED: usize = 256;
-/// Reordering on real paths is mostly below this; asking earlier only doubles packets.
+/// Reordering on real paths is mostly below this; asking earlier only doubles packets ...
 const REORDER_US: u64 = 15_000;
+/// ... and where it is not, the patience grows with what is seen, up to this, and shrinks again.
+const REORDER_MAX_US: u64 = 60_000;
+/// What comes so soon after it was asked for was on its way already.
+const ANSWER_US: u64 = 10_000;
+/// Arrivals in order after which an eighth of the patience is lost again.
+const FORGET_AFTER: u32 = 2_048;
 /// Between two requests for one packet: a usual round trip, since we know no better.
 const RETRY_US: u64 = 80_000;
 /// Requests for one packet.
@@ -29,6 +35,7 @@ const MAX_TRIES: u8 = 10;
 #[derive(Clone, Copy, Debug)]
 struct Missing {
     number: u64,
+    since: Micros,
     due: Micros,
     tries: u8,
 }
@@ -66,6 +73,10 @@ pub struct Receive {
     lost_before: u64,
     /// An outage larger than the list of holes.
     overflowed: bool,
+    /// How long a hole may be reordering.
+    patience_us: u64,
+    /// Arrivals in order since the patience last changed.
+    in_order: u32,
 }
 
 impl Receive {
@@ -87,6 +98,8 @@ impl Receive {
             reported: (0, 0),
             lost_before: 0,
             overflowed: false,
+            patience_us: REORDER_US,
+            in_order: 0,
         }
     }
 
@@ -124,7 +137,7 @@ impl Receive {
             if number < self.base || self.seen(number) {
                 return Arrival::Stale;
             }
-            self.missing.retain(|hole| hole.number != number);
+            self.close_hole(number, repeated, now);
         }
         self.mark(number);
         self.received += 1;
@@ -228,6 +241,11 @@ impl Receive {
             }
         }
         self.highest = number;
+        self.in_order += 1;
+        if self.in_order >= FORGET_AFTER {
+            self.in_order = 0;
+            self.patience_us = REORDER_US.max(self.patience_us - self.patience_us / 8);
+        }
         if !wanted {
             return;
         }
@@ -239,9 +257,27 @@ impl Receive {
         }
         self.missing.extend((first..number).map(|number| Missing {
             number,
-            due: Micros(now.0 + REORDER_US),
+            since: now,
+            due: Micros(now.0 + self.patience_us),
             tries: 0,
         }));
+    }
+
+    /// A packet came late; one that was never asked for, or only just, teaches patience.
+    fn close_hole(&mut self, number: u64, repeated: bool, now: Micros) {
+        let Some(at) = self.missing.iter().position(|hole| hole.number == number) else {
+            return;
+        };
+        let hole = self.missing.remove(at);
+        let asked = Micros(hole.due.0.saturating_sub(RETRY_US));
+        if !repeated && (hole.tries == 0 || now.since(asked) <= ANSWER_US) {
+            let late = now.since(hole.since);
+            let needed = (late + late / 8).min(REORDER_MAX_US);
+            if needed >= self.patience_us {
+                self.patience_us = needed;
+                self.in_order = 0;
+            }
+        }
     }
 
     /// None: older than what we remember of closed numbers.

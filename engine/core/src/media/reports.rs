@@ -5,7 +5,7 @@
 use crate::id::Micros;
 
 use super::clock::{ntp, units};
-use super::publication::{KEY_INTERVAL_US, LAYER_SILENT_US, NONE};
+use super::publication::{Layer, KEY_INTERVAL_US, LAYER_SILENT_US, NONE};
 use super::router::{Router, ROUND_US};
 use super::rtcp::{Builder, Report};
 use super::{Event, Sink};
@@ -41,6 +41,7 @@ impl Router {
             self.keys = listed;
         }
         self.send_feedback(now, sink);
+        self.run_probes(now, sink);
         self.tell_levels(now, sink);
         if let Some(due) = self.round_due {
             if self.transport_slots.is_empty() {
@@ -191,6 +192,7 @@ impl Router {
             let Some(publication) = &mut self.publications[index] else {
                 continue;
             };
+            publication.layers.iter_mut().for_each(Layer::measure);
             let stopped = publication.stop_silent(now);
             let index = u32::try_from(index).expect("a slot");
             if stopped && self.aim_all(index, now) {
@@ -219,6 +221,7 @@ impl Router {
             }
         }
         for slot in 0..self.transports.len() {
+            self.press(u32::try_from(slot).expect("a slot"), now, sink);
             if slot as u64 % PHASES == self.round % PHASES {
                 self.report(slot, now, sink);
             }

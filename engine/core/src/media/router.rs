@@ -8,7 +8,9 @@ use std::collections::HashMap;
 
 use crate::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
 
+use super::allocation::Stream as Share;
 use super::clock::Offset;
+use super::congestion::Pressure;
 use super::layers::choose;
 use super::levels::Levels;
 use super::publication::{Publication, NONE};
@@ -49,6 +51,8 @@ pub(super) struct Transport {
     /// What we tell a peer that wants REMB, bits per second.
     pub(super) remb_bps: u64,
     pub(super) counters: TransportStatistics,
+    /// How much its link carries.
+    pub(super) pressure: Pressure,
 }
 
 /// All media of one data plane.
@@ -76,6 +80,12 @@ pub struct Router {
     pub(super) wake: Option<Micros>,
     pub(super) builder: Builder,
     pub(super) numbers: Vec<u16>,
+    /// Narrow links hold streams back.
+    pub(super) adaptive: bool,
+    /// Scratch space of `divide`.
+    pub(super) shares: Vec<Share>,
+    /// Transports with a probe on its way out.
+    pub(super) probing: Vec<u32>,
     pub(super) malformed: u64,
     pub(super) foreign: u64,
 }
@@ -104,6 +114,9 @@ impl Router {
             wake: None,
             builder: Builder::default(),
             numbers: Vec::new(),
+            adaptive: true,
+            shares: Vec::new(),
+            probing: Vec::new(),
             malformed: 0,
             foreign: 0,
         }
@@ -127,6 +140,7 @@ impl Router {
             offset: Offset::default(),
             remb_bps: super::reports::REMB_START_BPS,
             counters: TransportStatistics::default(),
+            pressure: Pressure::default(),
         };
         let slot = place(&mut self.transports, &mut self.free_transports, entry);
         self.transport_slots.insert(transport, slot);
@@ -158,6 +172,7 @@ impl Router {
             }
         }
         self.feedback.retain(|waiting| *waiting != slot);
+        self.probing.retain(|probing| *probing != slot);
         self.transports[slot as usize] = None;
         self.transport_slots.remove(&transport);
         self.free_transports.push(slot);
@@ -383,6 +398,14 @@ impl Router {
             cold.max_layer = max_layer;
         }
         self.retarget(sub, now, sink);
+    }
+
+    /// Who gets bandwidth first: higher before lower, equals in turn. 0 is the initial state.
+    pub fn set_priority(&mut self, subscription: SubscriptionId, priority: u8) {
+        let sub = self.subscription_slots.get(&subscription);
+        if let Some(Some(cold)) = sub.and_then(|sub| self.subscriptions.get_mut(*sub as usize)) {
+            cold.priority = priority; // the next round divides anew
+        }
     }
 
     /// End an outgoing stream with BYE.

@@ -335,9 +335,12 @@ impl<'a> Writer<'a> {
         place
     }
 
-    /// Mark the packet as padding only: one byte that counts itself.
-    pub fn padding_only(&mut self) {
-        if self.payload(&[1]) != 0 {
+    /// Nothing but padding: at most 255 bytes, of which the last counts them (RFC 3550 section 5.1).
+    pub fn padding_only(&mut self, bytes: usize) {
+        let mut padding = [0; 255];
+        let bytes = bytes.clamp(1, padding.len());
+        padding[bytes - 1] = bytes as u8;
+        if self.payload(&padding[..bytes]) != 0 {
             self.slot[0] |= 0x20;
         }
     }

@@ -57,6 +57,8 @@ pub struct TransportStatistics {
     pub feedback_received: u64,
     /// Packets that its transport-cc feedback calls missing.
     pub feedback_lost: u64,
+    /// What its link carries by our estimate (or its own), bits per second; 0 = unknown.
+    pub estimate_bps: u64,
 }
 
 /// All counters of a router.
@@ -82,7 +84,15 @@ impl Router {
         let publications = self.publications.iter().flatten();
         let subscriptions = self.subscriptions.iter().zip(&self.egress);
         Statistics {
-            transports: transports.map(|entry| (entry.id, entry.counters)).collect(),
+            transports: transports
+                .map(|entry| {
+                    let counters = TransportStatistics {
+                        estimate_bps: entry.pressure.estimate_bps().unwrap_or_default(),
+                        ..entry.counters
+                    };
+                    (entry.id, counters)
+                })
+                .collect(),
             publications: publications
                 .map(|entry| {
                     let lost = |layer: &Layer| {

@@ -139,6 +139,14 @@ pub struct Subscription {
     pub stream: SendStream,
     /// Highest layer wanted.
     pub max_layer: u8,
+    /// Highest layer that the link carries, `NONE` = any.
+    pub cap: u8,
+    /// The link does not carry even the lowest.
+    pub starved: bool,
+    /// Since when that is so, before it takes effect.
+    pub short_since: Option<Micros>,
+    /// Who gets bandwidth first.
+    pub priority: u8,
     /// Layer of the newest segment belongs to this slot's source.
     pub segments: VecDeque<Segment>,
     /// Hz, of the newest segment.
@@ -233,6 +241,10 @@ impl Subscription {
             id,
             stream,
             max_layer: NONE,
+            cap: NONE,
+            starved: false,
+            short_since: None,
+            priority: 0,
             segments: VecDeque::with_capacity(MAX_SEGMENTS),
             clock_rate: 90_000,
             codecs: Vec::new(),
@@ -414,18 +426,9 @@ impl Egress {
             face.ssrc,
             two_byte,
         );
-        writer.element(ids.mid, &self.mid[..usize::from(self.mid_len)]);
+        self.opening(&mut writer, face);
         if let Some(level) = values.audio_level {
             writer.element(ids.audio_level, &[level]);
-        }
-        if let Some(number) = face.transport_cc {
-            writer.element(ids.transport_cc, &number.to_be_bytes());
-        }
-        if self.stamped && ids.abs_send_time != 0 {
-            // 6.18 fixed point seconds
-            let time = (u128::from(face.now.0) << 18) / 1_000_000;
-            let time = (time as u32).to_be_bytes();
-            writer.element(ids.abs_send_time, &time[1..]);
         }
         if let Some(orientation) = values.video_orientation {
             writer.element(ids.video_orientation, &[orientation]);
@@ -448,7 +451,7 @@ impl Egress {
         }
         let payload = meta.payload.of(packet);
         if payload.is_empty() {
-            writer.padding_only();
+            writer.padding_only(1);
         } else {
             let place = writer.payload(payload);
             if place != 0 {
@@ -457,6 +460,21 @@ impl Egress {
             }
         }
         writer.finish()
+    }
+
+    /// The elements that every packet of the stream carries.
+    pub fn opening(&self, writer: &mut Writer<'_>, face: &Face) {
+        let ids = &self.extensions;
+        writer.element(ids.mid, &self.mid[..usize::from(self.mid_len)]);
+        if let Some(number) = face.transport_cc {
+            writer.element(ids.transport_cc, &number.to_be_bytes());
+        }
+        if self.stamped && ids.abs_send_time != 0 {
+            // 6.18 fixed point seconds
+            let time = (u128::from(face.now.0) << 18) / 1_000_000;
+            let time = (time as u32).to_be_bytes();
+            writer.element(ids.abs_send_time, &time[1..]);
+        }
     }
 
     /// Account for a copy that went out.

@@ -308,6 +308,11 @@ impl Plane {
             .set_layer(subscription, max_layer, paused, now, &mut egress);
     }
 
+    /// Who gets bandwidth first on a narrow link: higher before lower.
+    pub fn set_priority(&mut self, subscription: SubscriptionId, priority: u8) {
+        self.router.set_priority(subscription, priority);
+    }
+
     /// End an outgoing stream.
     pub fn unsubscribe(&mut self, id: SubscriptionId, now: Micros, out: &mut impl Output) {
         self.router
@@ -597,6 +602,7 @@ impl Plane {
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         let media = self.router.statistics();
+        let told: FastMap<_, _> = media.transports.iter().copied().collect();
         let mut drops = self.drops;
         drops.malformed += media.malformed;
         drops.foreign_ssrc += media.foreign_ssrc;
@@ -604,7 +610,13 @@ impl Plane {
             transports: self
                 .table
                 .iter()
-                .map(|own| (own.id, own.statistics()))
+                .map(|own| {
+                    let mut counters = own.statistics();
+                    if let Some(told) = told.get(&own.id) {
+                        counters.estimate_bps = told.estimate_bps;
+                    }
+                    (own.id, counters)
+                })
                 .collect(),
             publications: media.publications,
             subscriptions: media.subscriptions,

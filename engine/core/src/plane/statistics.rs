@@ -21,6 +21,8 @@ pub struct TransportStatistics {
     pub replays: u64,
     /// Round trip of the active pair; 0 = not measured.
     pub rtt_us: u64,
+    /// What the link to the peer carries, bits per second; 0 = unknown.
+    pub estimate_bps: u64,
     /// What its events told so far come to.
     pub state: State,
 }

@@ -195,6 +195,7 @@ impl Transport {
             auth_failures: self.counters.auth_failures,
             replays: self.counters.replays,
             rtt_us: self.ice.rtt_us(),
+            estimate_bps: 0, // the router's
             state: self.ice.state(),
         }
     }

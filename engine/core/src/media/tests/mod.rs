@@ -4,6 +4,7 @@ mod control;
 mod feeding;
 mod forwarding;
 mod hostile;
+mod network;
 
 use crate::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
 
@@ -401,7 +402,7 @@ impl Source {
             *number = number.wrapping_add(1);
         }
         if payload.is_empty() {
-            writer.padding_only();
+            writer.padding_only(1);
         } else {
             writer.payload(payload);
         }

@@ -1,0 +1,483 @@
+//! A peer's link and what goes over it: feedback into the estimate, the estimate into layers and pauses, probes.
+//!
+//! A peer that never sends transport-wide feedback or REMB costs nothing here and is held back by nothing.
+//! Not here: the estimate itself (`estimate`), the arithmetic of sharing (`allocation`).
+
+use crate::id::Micros;
+
+use super::allocation::{share, Stream};
+use super::estimate::{Ack, Estimator, Goog, History, News, Remb};
+use super::ingress::stamp;
+use super::probe::{Probe, STEP_US};
+use super::publication::{Layer, Publication, MAX_LAYERS, NONE};
+use super::router::{Router, Transport, ROUND_US};
+use super::rtp::Writer;
+use super::subscription::{Egress, Face, Subscription};
+use super::twcc::Feedback;
+use super::{Event, Sink};
+
+/// Video is paused only after its lowest layer was too much for this long.
+const PAUSE_AFTER_US: u64 = 1_500_000;
+/// After congestion nobody rises for this long.
+const CALM_US: u64 = 1_000_000;
+/// Sending so much more than the budget, percent, does not wait for the key frame of a lower layer.
+const FLOOD_PERCENT: u64 = 150;
+/// More than wanted by so much, percent: no need to think about the link.
+const AMPLE_PERCENT: u64 = 120;
+/// A layer that was not measured yet, by its index; a single one counts as the second.
+const ASSUMED_BPS: [u64; MAX_LAYERS] = [150_000, 500_000, 1_700_000, 3_000_000];
+/// Padding of a probe packet without content (RFC 3550 section 5.1: one byte counts it).
+const PADDING_BYTES: usize = 255;
+/// Packets of one step of a probe.
+const MAX_THROWN: usize = 64;
+
+/// What is known of the link to one peer.
+#[derive(Debug, Default)]
+pub struct Pressure {
+    /// From the first feedback on.
+    history: Option<History>,
+    estimator: Option<Box<dyn Estimator>>,
+    remb: Option<Remb>,
+    probe: Probe,
+    acks: Vec<Ack>,
+    /// Bytes sent with a transport-wide number since `history` began.
+    bytes: u64,
+    /// Bytes of all streams at the last round, and their rate.
+    counted: u64,
+    sending_bps: u64,
+    /// Something is held back.
+    limited: bool,
+    /// Turn of the packets that probes repeat.
+    thrown: u64,
+}
+
+impl Pressure {
+    /// A packet left, or (0 bytes) its number did not.
+    #[inline]
+    pub fn sent(&mut self, number: u64, bytes: usize, now: Micros) {
+        if let Some(history) = &mut self.history {
+            history.sent(number, bytes, now);
+            self.bytes += bytes as u64;
+        }
+    }
+
+    /// What the link carries, bits per second; None = nobody told.
+    pub fn estimate_bps(&self) -> Option<u64> {
+        let own = self.estimator.as_ref().map(|own| own.estimate_bps());
+        own.or_else(|| self.remb.as_ref().map(Remb::estimate_bps))
+    }
+
+    fn congested(&self) -> Option<Micros> {
+        match (&self.estimator, &self.remb) {
+            (Some(own), _) => own.congested(),
+            (None, Some(remb)) => remb.congested(),
+            (None, None) => None,
+        }
+    }
+}
+
+impl Layer {
+    /// Measure the bitrate, once a round: quickly up, slowly down, for what comes again after a quiet scene.
+    pub fn measure(&mut self) {
+        let bytes = self.counted - self.measured;
+        self.measured = self.counted;
+        let bps = bytes * 8 * 1_000_000 / ROUND_US;
+        self.bps = match (self.bps, bps) {
+            (0, first) => first,
+            (before, now) if now > before => before + (now - before) / 3,
+            (before, now) => before - (before - now) / 12,
+        };
+    }
+}
+
+impl Router {
+    /// Hold streams back when a link is too narrow (the initial state), or only measure it.
+    pub fn set_adaptive(&mut self, adaptive: bool) {
+        self.adaptive = adaptive;
+    }
+
+    /// Feedback whose numbers were written.
+    pub(super) fn learn_feedback(
+        &mut self,
+        slot: u32,
+        feedback: &Feedback<'_>,
+        now: Micros,
+        sink: &mut impl Sink,
+    ) {
+        let can_probe = self.padding_stream(slot).is_some();
+        let Some(transport) = &mut self.transports[slot as usize] else {
+            return;
+        };
+        let rtt_us = transport.counters.rtt_us;
+        let pressure = &mut transport.pressure;
+        let Some(history) = &mut pressure.history else {
+            pressure.history = Some(History::new(transport.stamped));
+            pressure.estimator = Some(Box::new(Goog::default()));
+            return;
+        };
+        let Some(estimator) = &mut pressure.estimator else {
+            return;
+        };
+        let lost = history.learn(feedback, now, &mut pressure.acks);
+        let news = News {
+            acks: &pressure.acks,
+            lost,
+            rtt_us,
+            can_probe,
+        };
+        estimator.feedback(&news, now);
+        if let Some(bps) = pressure.probe.learn(&pressure.acks, now) {
+            estimator.probed(bps, now);
+        }
+        self.divide(slot, now, sink);
+    }
+
+    /// REMB, of a peer that sends no transport-wide feedback.
+    pub(super) fn learn_remb(&mut self, slot: u32, bps: u64, now: Micros, sink: &mut impl Sink) {
+        let Some(transport) = &mut self.transports[slot as usize] else {
+            return;
+        };
+        let pressure = &mut transport.pressure;
+        if pressure.estimator.is_some() || bps == 0 {
+            return;
+        }
+        let remb = pressure.remb.get_or_insert_default();
+        remb.told(bps, pressure.sending_bps, now);
+        self.divide(slot, now, sink);
+    }
+
+    /// Once a round: rates, and what follows from them.
+    pub(super) fn press(&mut self, slot: u32, now: Micros, sink: &mut impl Sink) {
+        let Some(transport) = &mut self.transports[slot as usize] else {
+            return;
+        };
+        if transport.pressure.estimate_bps().is_none() {
+            return;
+        }
+        let streams = transport.subscriptions.iter();
+        let bytes: u64 = streams
+            .map(|(_, sub)| self.egress[*sub as usize].bytes)
+            .sum();
+        let pressure = &mut transport.pressure;
+        let new = bytes.saturating_sub(pressure.counted);
+        pressure.counted = bytes;
+        let bps = new * 8 * 1_000_000 / ROUND_US;
+        pressure.sending_bps = (pressure.sending_bps + bps) / 2;
+        pressure.probe.expire(now);
+        self.divide(slot, now, sink);
+    }
+
+    /// Give every stream of a transport the layer that its link can carry.
+    fn divide(&mut self, slot: u32, now: Micros, sink: &mut impl Sink) {
+        let mut streams = std::mem::take(&mut self.shares);
+        streams.clear();
+        let Some(transport) = &self.transports[slot as usize] else {
+            return;
+        };
+        let Some(estimate) = transport.pressure.estimate_bps() else {
+            return;
+        };
+        let (mut audio, mut wanted, mut flowing) = (0, 0, 0);
+        for &(_, sub) in &transport.subscriptions {
+            let hot = &self.egress[sub as usize];
+            let (Some(Some(publication)), Some(cold)) = (
+                self.publications.get(hot.source as usize),
+                &self.subscriptions[sub as usize],
+            ) else {
+                continue;
+            };
+            if hot.paused {
+                continue;
+            }
+            if !hot.video {
+                audio += publication.layers[0].bps;
+                continue;
+            }
+            let stream = stream_of(publication, cold, sub);
+            if stream.wish() == NONE {
+                continue;
+            }
+            wanted += stream.rate(stream.wish());
+            flowing += stream.rate(hot.current);
+            streams.push(stream);
+        }
+        let (wanted, flowing) = (wanted + audio, flowing + audio);
+        let ample = estimate >= wanted * AMPLE_PERCENT / 100;
+        if ample && !transport.pressure.limited {
+            self.shares = streams;
+            return;
+        }
+        let congested = transport.pressure.congested();
+        let calm = congested.is_none_or(|at| now.since(at) >= CALM_US);
+        let budget = estimate.saturating_sub(audio);
+        if self.adaptive {
+            share(budget, &mut streams);
+            let floods = flowing * 100 > estimate * FLOOD_PERCENT;
+            let mut limited = false;
+            for stream in &streams {
+                limited |= stream.granted != stream.wish();
+                self.grant(stream, calm, floods, now, sink);
+            }
+            if let Some(transport) = &mut self.transports[slot as usize] {
+                transport.pressure.limited = limited;
+            }
+        }
+        self.shares = streams;
+        if !ample {
+            self.begin_probe(slot, wanted * AMPLE_PERCENT / 100, now, sink);
+        }
+    }
+
+    /// Let a grant take effect.
+    fn grant(
+        &mut self,
+        stream: &Stream,
+        calm: bool,
+        floods: bool,
+        now: Micros,
+        sink: &mut impl Sink,
+    ) {
+        let hot = &mut self.egress[stream.sub as usize];
+        let Some(cold) = &mut self.subscriptions[stream.sub as usize] else {
+            return;
+        };
+        let mut granted = stream.granted;
+        if granted == NONE && !cold.starved {
+            // One breath too short is no reason to take the picture away.
+            let since = *cold.short_since.get_or_insert(now);
+            if now.since(since) < PAUSE_AFTER_US {
+                granted = stream.lowest();
+            }
+        } else {
+            cold.short_since = None;
+        }
+        let rises = granted != NONE && (cold.starved || granted > cold.cap);
+        if rises && !calm {
+            return;
+        }
+        // At the wish there is no cap: a layer that comes back is taken at once.
+        let cap = if granted == stream.wish() {
+            NONE
+        } else {
+            granted
+        };
+        let starved = granted == NONE;
+        if (cap, starved) == (cold.cap, cold.starved) {
+            return;
+        }
+        if starved != cold.starved {
+            let id = cold.id;
+            sink.event(if starved {
+                Event::Paused(id)
+            } else {
+                Event::Resumed(id)
+            });
+        }
+        cold.cap = cap;
+        cold.starved = starved;
+        if floods && granted != NONE && hot.current != NONE && hot.current > granted {
+            hot.current = NONE;
+        }
+        self.retarget(stream.sub, now, sink);
+    }
+
+    // --- probes
+
+    fn begin_probe(&mut self, slot: u32, wanted_bps: u64, now: Micros, sink: &mut impl Sink) {
+        if self.padding_stream(slot).is_none() {
+            return;
+        }
+        let Some(transport) = &mut self.transports[slot as usize] else {
+            return;
+        };
+        let pressure = &mut transport.pressure;
+        let (Some(estimate), Some(_)) = (pressure.estimate_bps(), &pressure.estimator) else {
+            return;
+        };
+        let congested = pressure.congested();
+        let sent = (transport.stamped, pressure.bytes);
+        if pressure
+            .probe
+            .begin(estimate, wanted_bps, congested, sent, now)
+        {
+            self.probing.push(slot);
+            self.throw_in(slot, now, sink);
+            self.wake_at(Micros(now.0 + STEP_US));
+        }
+    }
+
+    /// One step of every probe that is being sent.
+    pub(super) fn run_probes(&mut self, now: Micros, sink: &mut impl Sink) {
+        if self.probing.is_empty() {
+            return;
+        }
+        let mut probing = std::mem::take(&mut self.probing);
+        probing.retain(|slot| {
+            self.throw_in(*slot, now, sink);
+            let transport = self.transports[*slot as usize].as_ref();
+            transport.is_some_and(|transport| transport.pressure.probe.is_sending())
+        });
+        if !probing.is_empty() {
+            self.wake_at(Micros(now.0 + STEP_US));
+        }
+        self.probing = probing;
+    }
+
+    /// What a probe owes by now.
+    fn throw_in(&mut self, slot: u32, now: Micros, sink: &mut impl Sink) {
+        for _ in 0..MAX_THROWN {
+            let Some(transport) = &mut self.transports[slot as usize] else {
+                return;
+            };
+            let sent = (transport.stamped, transport.pressure.bytes);
+            if transport
+                .pressure
+                .probe
+                .owed(sent, now)
+                .is_none_or(|owed| owed < PADDING_BYTES as u64)
+            {
+                return;
+            }
+            let Some(sub) = self.padding_stream(slot) else {
+                return;
+            };
+            if !self.throw_one(sub, now, sink) {
+                return;
+            }
+        }
+    }
+
+    /// A subscription whose RTX stream may carry what is thrown away.
+    fn padding_stream(&self, slot: u32) -> Option<u32> {
+        let transport = self.transports[slot as usize].as_ref()?;
+        let usable = |sub: &u32| {
+            let hot = &self.egress[*sub as usize];
+            let cold = self.subscriptions[*sub as usize].as_ref();
+            hot.video
+                && hot.packets > 0
+                && !hot.stalled
+                && hot.extensions.transport_cc != 0
+                && cold.is_some_and(|cold| cold.rtx_type().is_some())
+        };
+        let subs = transport.subscriptions.iter().map(|(_, sub)| sub);
+        let flowing = |sub: &&u32| self.egress[**sub as usize].current != NONE;
+        let mut found = subs.filter(|sub| usable(sub));
+        let first = found.clone().find(flowing).or_else(|| found.next());
+        first.copied()
+    }
+
+    /// One RTX packet: a recent packet again if there is one, else padding. False: it could not go.
+    fn throw_one(&mut self, sub: u32, now: Micros, sink: &mut impl Sink) -> bool {
+        let hot = &self.egress[sub as usize];
+        let (Some(cold), Some(transport)) = (
+            &mut self.subscriptions[sub as usize],
+            &mut self.transports[hot.transport as usize],
+        ) else {
+            return false;
+        };
+        let Some(rtx) = cold.rtx_type() else {
+            return false;
+        };
+        let Some(slot) = sink.rtp(hot.to) else {
+            return false;
+        };
+        let pressure = &mut transport.pressure;
+        pressure.thrown = (pressure.thrown + 1) % 16;
+        let sequence = hot.last_sequence.saturating_sub(pressure.thrown);
+        let number = transport.stamped + 1;
+        let again = cold
+            .segments
+            .back()
+            .filter(|last| last.first <= sequence && last.layer == hot.current)
+            .and_then(|segment| {
+                let publication = self.publications.get(hot.source as usize)?.as_ref()?;
+                let layer = publication.layers.get(usize::from(segment.layer))?;
+                let dense = sequence.wrapping_sub(segment.deltas.sequence);
+                let (meta, packet) = layer.cache.as_ref()?.get(dense)?;
+                let codec = *cold.codecs.get(usize::from(meta.codec))?;
+                let is_same = layer.epoch == segment.epoch && codec.1 != NONE && publication.open;
+                is_same.then_some((segment.deltas, meta, packet, codec.1))
+            });
+        let mut face = Face {
+            payload_type: rtx,
+            sequence: cold.rtx_sequence,
+            ssrc: cold.stream.rtx_ssrc,
+            original: Some(sequence as u16),
+            transport_cc: Some(number as u16),
+            now,
+        };
+        let len = if let Some((deltas, meta, packet, rtx)) = again {
+            face.payload_type = rtx;
+            hot.compose(slot, &face, &deltas, &meta, packet)
+        } else {
+            hot.pad(slot, &face, PADDING_BYTES)
+        };
+        stamp(&mut self.transports[hot.transport as usize]);
+        cold.rtx_sequence = cold.rtx_sequence.wrapping_add(1);
+        sink.rtp_done(len.unwrap_or(0));
+        if let Some(transport) = &mut self.transports[hot.transport as usize] {
+            transport.pressure.sent(number, len.unwrap_or(0), now);
+        }
+        len.is_some()
+    }
+}
+
+impl Transport {
+    /// A packet with the latest transport-wide number left, or (0 bytes) did not.
+    #[inline]
+    pub(super) fn noted(&mut self, bytes: usize, now: Micros) {
+        self.pressure.sent(self.stamped, bytes, now);
+    }
+}
+
+impl Subscription {
+    /// Any RTX payload type of the stream.
+    fn rtx_type(&self) -> Option<u8> {
+        let mut types = self.codecs.iter().map(|(_, rtx, _)| *rtx);
+        types.find(|rtx| *rtx != NONE)
+    }
+}
+
+impl Egress {
+    /// Write a packet of nothing but padding.
+    fn pad(&self, slot: &mut [u8], face: &Face, bytes: usize) -> Option<usize> {
+        let mut writer = Writer::new(
+            slot,
+            false,
+            face.payload_type,
+            face.sequence,
+            self.last_timestamp,
+            face.ssrc,
+            self.two_byte,
+        );
+        self.opening(&mut writer, face);
+        writer.padding_only(bytes);
+        writer.finish()
+    }
+}
+
+fn stream_of(publication: &Publication, cold: &Subscription, sub: u32) -> Stream {
+    let mut rates = [0; MAX_LAYERS];
+    let is_single = publication.layers.len() == 1;
+    for (index, (rate, layer)) in rates.iter_mut().zip(&publication.layers).enumerate() {
+        *rate = match layer.bps {
+            0 => ASSUMED_BPS[index.max(usize::from(is_single))],
+            measured => measured,
+        };
+    }
+    let mut stream = Stream {
+        sub,
+        priority: cold.priority,
+        rates,
+        live: publication.live(),
+        max: cold.max_layer,
+        had: NONE,
+        granted: NONE,
+    };
+    stream.had = match (cold.starved, cold.cap) {
+        (true, _) => NONE,
+        (false, NONE) => stream.wish(),
+        (false, cap) => cap,
+    };
+    stream
+}

@@ -1,0 +1,128 @@
+//! What was sent under which transport-wide number, until its fate is known.
+
+use crate::id::Micros;
+
+use super::super::twcc::Feedback;
+use super::Ack;
+
+/// Packets remembered: two seconds of 12 Mbit/s. 16 KiB, from the first feedback on.
+const REMEMBERED: usize = 2_048;
+/// Feedback counts time in 24 bits of 64 ms.
+const REFERENCE_BITS: u32 = 24;
+/// One tick of a delta.
+const TICK_US: i64 = 250;
+const REFERENCE_US: i64 = 64_000;
+
+/// What is known of a number.
+const UNKNOWN: u16 = 0;
+const SENT: u16 = 1;
+const MISSING: u16 = 2;
+const ARRIVED: u16 = 3;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    /// Low 32 bits of the time.
+    at: u32,
+    bytes: u16,
+    fate: u16,
+}
+
+/// The latest packets of one transport.
+#[derive(Debug)]
+pub struct History {
+    entries: Box<[Entry]>,
+    /// Extended number sent last; numbers begin at 1.
+    last: u64,
+    /// Since this number it is kept.
+    first: u64,
+    /// Reference time of the latest feedback, extended.
+    reference: Option<i64>,
+}
+
+impl History {
+    /// Nothing yet; the next number is `last + 1`.
+    #[must_use]
+    pub fn new(last: u64) -> Self {
+        Self {
+            entries: vec![Entry::default(); REMEMBERED].into_boxed_slice(),
+            last,
+            first: last + 1,
+            reference: None,
+        }
+    }
+
+    /// A packet left; numbers come one after the other.
+    #[inline]
+    pub fn sent(&mut self, number: u64, bytes: usize, now: Micros) {
+        self.entries[place(number)] = Entry {
+            at: now.0 as u32,
+            bytes: bytes as u16,
+            fate: SENT,
+        };
+        self.last = number;
+    }
+
+    /// What a feedback message says that is new: fills `acks`, returns how many are newly missing.
+    pub fn learn(&mut self, feedback: &Feedback<'_>, now: Micros, acks: &mut Vec<Ack>) -> u32 {
+        acks.clear();
+        let base_us = self.reference_us(feedback.reference);
+        let base = super::super::twcc::extend(self.last, feedback.base);
+        let mut lost = 0;
+        let mut next = base;
+        for (sequence, ticks) in feedback.arrivals() {
+            let number = base + u64::from(sequence.wrapping_sub(feedback.base));
+            lost += (next..number).filter(|gap| self.missing(*gap)).count() as u32;
+            next = number + 1;
+            let Some(entry) = self.entry(number) else {
+                continue;
+            };
+            if entry.fate == ARRIVED {
+                continue; // told before
+            }
+            entry.fate = ARRIVED;
+            let (at, bytes) = (entry.at, entry.bytes);
+            let age = (now.0 as u32).wrapping_sub(at);
+            acks.push(Ack {
+                number,
+                sent: Micros(now.0.saturating_sub(u64::from(age))),
+                arrived_us: base_us + ticks * TICK_US,
+                bytes: u32::from(bytes),
+            });
+        }
+        let end = base + u64::from(feedback.count);
+        lost + (next..end).filter(|gap| self.missing(*gap)).count() as u32
+    }
+
+    fn entry(&mut self, number: u64) -> Option<&mut Entry> {
+        let known =
+            number >= self.first && number <= self.last && number + REMEMBERED as u64 > self.last;
+        let entry = &mut self.entries[place(number)];
+        (known && entry.fate != UNKNOWN).then_some(entry)
+    }
+
+    fn missing(&mut self, number: u64) -> bool {
+        let Some(entry) = self.entry(number).filter(|entry| entry.fate == SENT) else {
+            return false;
+        };
+        entry.fate = MISSING;
+        true
+    }
+
+    /// The reference time on a scale without wraps.
+    fn reference_us(&mut self, wire: u32) -> i64 {
+        let whole = 1i64 << REFERENCE_BITS;
+        let value = match self.reference {
+            None => i64::from(wire),
+            Some(before) => {
+                let step = (i64::from(wire) - before).rem_euclid(whole);
+                before + if step < whole / 2 { step } else { step - whole }
+            }
+        };
+        self.reference = Some(value);
+        value * REFERENCE_US
+    }
+}
+
+const fn place(number: u64) -> usize {
+    (number % REMEMBERED as u64) as usize
+}

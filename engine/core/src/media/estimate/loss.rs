@@ -1,0 +1,66 @@
+//! The loss-based controller (draft-ietf-rmcat-gcc-02 section 6): above 10 % less, below 2 % more, else the same.
+
+use crate::id::Micros;
+
+use super::{grown, MAX_BPS};
+
+/// Loss is judged over this time, and ...
+const WINDOW_US: u64 = 1_000_000;
+/// ... so many packets.
+const ENOUGH: u32 = 20;
+/// Loss alone does not take the lowest layer away: a link that narrow shows delay too, and on one that loses
+/// at random sending less helps nobody.
+const FLOOR_BPS: u64 = 250_000;
+
+/// A ceiling that follows loss.
+#[derive(Debug)]
+pub struct LossBased {
+    bps: u64,
+    arrived: u32,
+    lost: u32,
+    since: Option<Micros>,
+}
+
+impl LossBased {
+    pub const fn new() -> Self {
+        Self {
+            bps: MAX_BPS,
+            arrived: 0,
+            lost: 0,
+            since: None,
+        }
+    }
+
+    pub const fn bps(&self) -> u64 {
+        self.bps
+    }
+
+    /// Feedback told of these; `sending` is what passes now or is thought to. True if that is too much loss.
+    pub fn told(&mut self, arrived: u32, lost: u32, sending: u64, now: Micros) -> bool {
+        self.arrived += arrived;
+        self.lost += lost;
+        let since = *self.since.get_or_insert(now);
+        let all = self.arrived + self.lost;
+        if now.since(since) < WINDOW_US || all < ENOUGH {
+            return false;
+        }
+        let permille = u64::from(self.lost) * 1_000 / u64::from(all);
+        (self.arrived, self.lost, self.since) = (0, 0, Some(now));
+        match permille {
+            101.. => {
+                // Half of the share that was lost, from what was tried.
+                let tried = self.bps.min(sending);
+                self.bps = (tried * (2_000 - permille) / 2_000).max(FLOOR_BPS.min(self.bps));
+                return true;
+            }
+            21..=100 => {}
+            _ => self.bps = grown(self.bps, now.since(since)).min(MAX_BPS),
+        }
+        false
+    }
+
+    /// A probe passed.
+    pub fn probed(&mut self, bps: u64) {
+        self.bps = self.bps.max(bps);
+    }
+}

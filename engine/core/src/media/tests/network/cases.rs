@@ -1,0 +1,361 @@
+//! The network matrix: what a call must stand (N1 to N8, N10).
+
+use super::viewer::Incoming;
+use super::*;
+use crate::emulator::Loss;
+
+const LAYERS: [u64; 3] = [150_000, 500_000, 2_000_000];
+const TOP: u8 = 2;
+
+/// Where the impairment lies.
+#[derive(Clone, Copy, Debug)]
+enum Leg {
+    Publisher,
+    Subscriber,
+}
+
+/// A minute of a call with one leg like this in both directions.
+fn minute(leg: Leg, shape: Shape, rtt_ms: u64) -> Call {
+    let clean = steady(Shape::clean(5_000));
+    let bad = steady(shape);
+    let (upstream, viewer) = match leg {
+        Leg::Publisher => ((bad.clone(), bad), (clean.clone(), clean)),
+        Leg::Subscriber => ((clean.clone(), clean), (bad.clone(), bad)),
+    };
+    let mut call = Call::new(Publisher::new(&LAYERS), upstream, vec![viewer]);
+    call.viewers[0].set_rtt(rtt_ms * 1_000);
+    call.run(60);
+    call
+}
+
+fn settled(call: &Call) -> Micros {
+    call.start.plus_ms(5_000)
+}
+
+fn say(what: &str, call: &Call) -> String {
+    let viewer = &call.viewers[0];
+    format!(
+        "{what}: video residual {:.4} %, audio residual {:.2} %, freezes {:?}, frames {}, layer {:?}, estimate {}",
+        viewer.video.residual() * 100.0,
+        viewer.audio.residual() * 100.0,
+        viewer.freezes(settled(call)).iter().map(|(at, gap)| (call.second(*at), gap / 1_000)).collect::<Vec<_>>(),
+        viewer.frames.len(),
+        viewer.frames.last(),
+        call.estimate(0),
+    )
+}
+
+#[test]
+fn n1_one_percent_of_loss_is_not_seen() {
+    for leg in [Leg::Publisher, Leg::Subscriber] {
+        let shape = Shape {
+            loss: Loss::percent(1),
+            ..Shape::clean(15_000)
+        };
+        let call = minute(leg, shape, 30);
+        let what = say(&format!("{leg:?}"), &call);
+        let viewer = &call.viewers[0];
+        assert!(viewer.freezes(settled(&call)).is_empty(), "{what}");
+        assert!(viewer.video.residual() <= 0.0005, "{what}");
+        assert!(
+            viewer.frames.last().is_some_and(|(_, layer)| *layer == TOP),
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn n2_five_percent_of_loss_are_repaired() {
+    for leg in [Leg::Publisher, Leg::Subscriber] {
+        let shape = Shape {
+            loss: Loss::percent(5),
+            ..Shape::clean(40_000)
+        };
+        let call = minute(leg, shape, 80);
+        let what = say(&format!("{leg:?}"), &call);
+        let viewer = &call.viewers[0];
+        assert!(viewer.freezes(settled(&call)).len() <= 1, "{what}");
+        assert!(viewer.video.residual() <= 0.005, "{what}");
+        // RED or FEC is the client's: here at least nothing beyond the link is lost.
+        assert!(viewer.audio.residual() <= 0.06, "{what}");
+    }
+}
+
+#[test]
+fn n3_ten_percent_of_loss_and_jitter_leave_a_picture() {
+    for leg in [Leg::Publisher, Leg::Subscriber] {
+        let shape = Shape {
+            loss: Loss::percent(10),
+            jitter_us: 30_000,
+            ..Shape::clean(60_000)
+        };
+        let call = minute(leg, shape, 150);
+        let what = say(&format!("{leg:?}"), &call);
+        let viewer = &call.viewers[0];
+        assert!(viewer.freezes(settled(&call)).len() <= 3, "{what}");
+        assert!(viewer.frames.len() > 1_500, "{what}");
+        assert!(viewer.audio.residual() <= 0.115, "{what}");
+    }
+}
+
+#[test]
+fn n4_bursts_of_loss_leave_sound() {
+    let shape = Shape {
+        loss: Loss::bursts(20, 5),
+        ..Shape::clean(30_000)
+    };
+    let call = minute(Leg::Subscriber, shape, 60);
+    let what = say("bursts", &call);
+    let viewer = &call.viewers[0];
+    assert!(viewer.audio.residual() <= 0.23, "{what}");
+    assert!(
+        viewer
+            .audio
+            .last
+            .is_some_and(|at| call.now.since(at) < 500_000),
+        "{what}"
+    );
+    assert!(
+        viewer
+            .video
+            .last
+            .is_some_and(|at| call.now.since(at) < 5_000_000),
+        "{what}"
+    );
+    assert!(call.estimate(0) >= 250_000, "{what}");
+}
+
+#[test]
+fn n5_reordering_is_not_loss() {
+    let shape = Shape {
+        reorder: 300_000,
+        reorder_us: 50_000,
+        ..Shape::clean(20_000)
+    };
+    let call = minute(Leg::Publisher, shape, 40);
+    let publisher = &call.publisher;
+    let what = format!("{} of {}", publisher.nacked, publisher.packets);
+    assert!(publisher.nacked * 50 <= publisher.packets, "{what}");
+    assert!(call.viewers[0].video.residual() <= 0.0005);
+}
+
+#[test]
+fn n6_a_link_that_narrows_is_met_in_time_and_left_in_time() {
+    let phase = |what, seconds: u64, rate_bps| Phase {
+        what,
+        lasts_us: seconds * 1_000_000,
+        shape: Shape {
+            rate_bps,
+            queue_us: 2_000_000,
+            ..Shape::clean(20_000)
+        },
+    };
+    let down = vec![
+        phase("wide enough", 20, 4_000_000),
+        phase("an eighth is left", 30, 500_000),
+        phase("wide again", 60, 4_000_000),
+    ];
+    let clean = steady(Shape::clean(20_000));
+    let upstream = (clean.clone(), clean.clone());
+    let mut call = Call::new(Publisher::new(&LAYERS), upstream, vec![(clean, down)]);
+    call.viewers[0].set_rtt(40_000);
+    call.run(80);
+    let viewer = &call.viewers[0];
+    let layer_at = |second: u64| {
+        let until = call.start.plus_ms(second * 1_000);
+        let mut frames = viewer.frames.iter().filter(|(at, _)| *at < until);
+        frames.next_back().map(|(_, layer)| *layer)
+    };
+    let log = format!(
+        "kbit/s {:?}\nqueue ms {:?}\nlayers {:?}\nevents {:?}",
+        viewer
+            .video
+            .bytes
+            .iter()
+            .map(|bytes| bytes / 125)
+            .collect::<Vec<_>>(),
+        call.queues[0]
+            .iter()
+            .map(|us| us / 1_000)
+            .collect::<Vec<_>>(),
+        (1..80).map(layer_at).collect::<Vec<_>>(),
+        call.events
+            .iter()
+            .filter(|(_, event)| matches!(event, Event::Paused(_) | Event::Resumed(_)))
+            .collect::<Vec<_>>(),
+    );
+    assert_eq!(layer_at(10), Some(TOP), "{log}");
+    assert_eq!(layer_at(20), Some(TOP), "{log}");
+    let narrow = &call.queues[0][23..50];
+    assert!(narrow.iter().all(|us| *us <= 300_000), "{log}");
+    let passed = |from: usize, to: usize| {
+        viewer.video.bytes[from..to].iter().sum::<u64>() * 8 / (to - from) as u64
+    };
+    assert!(passed(23, 50) <= 500_000, "{log}");
+    assert!(passed(23, 50) >= 120_000, "{log}");
+    assert_eq!(layer_at(60), Some(TOP), "{log}");
+    // And it stays there.
+    let after = viewer
+        .frames
+        .iter()
+        .filter(|(at, _)| *at > call.start.plus_ms(60_000));
+    assert!(
+        after.clone().filter(|(_, layer)| *layer == TOP).count() * 10 >= after.count() * 9,
+        "{log}"
+    );
+}
+
+#[test]
+fn n7_a_narrow_receiver_costs_the_other_nothing() {
+    let run = |narrow_bps: Option<u64>| {
+        let clean = steady(Shape::clean(15_000));
+        let mut viewers = vec![(clean.clone(), clean.clone())];
+        if let Some(rate_bps) = narrow_bps {
+            let narrow = Shape {
+                rate_bps,
+                ..Shape::clean(15_000)
+            };
+            viewers.push((clean.clone(), steady(narrow)));
+        }
+        let upstream = (clean.clone(), clean);
+        let mut call = Call::new(Publisher::new(&LAYERS), upstream, viewers);
+        call.run(8);
+        // What it costs to find out about a link is not what it costs to know.
+        for viewer in &mut call.viewers {
+            viewer.audio = Incoming::default();
+        }
+        call.run(32);
+        call
+    };
+    let bytes = |call: &Call| call.viewers[0].video.bytes[5..].iter().sum::<u64>() as f64;
+    let (alone, both) = (run(None), run(Some(300_000)));
+    let ratio = bytes(&both) / bytes(&alone);
+    assert!((0.95..=1.05).contains(&ratio), "{ratio}");
+    let narrow = &both.viewers[1];
+    let passed = narrow.video.bytes[10..40].iter().sum::<u64>() * 8 / 30;
+    assert!((100_000..=300_000).contains(&passed), "{passed}");
+    assert!(
+        narrow.audio.residual() <= 0.05,
+        "{}",
+        narrow.audio.residual()
+    );
+}
+
+#[test]
+fn n8_after_an_outage_media_is_back_within_a_second() {
+    for (outage, limit_s) in [(3, 1.0), (10, 1.0), (25, 3.0)] {
+        let phase = |what, seconds: u64, blocked| Phase {
+            what,
+            lasts_us: seconds * 1_000_000,
+            shape: Shape {
+                blocked,
+                ..Shape::clean(25_000)
+            },
+        };
+        let story = vec![
+            phase("good", 10, false),
+            phase("nothing passes", outage, true),
+            phase("good again", 60, false),
+        ];
+        let clean = steady(Shape::clean(10_000));
+        let viewer = (story.clone(), story);
+        let mut call = Call::new(
+            Publisher::new(&LAYERS),
+            (clean.clone(), clean),
+            vec![viewer],
+        );
+        call.viewers[0].set_rtt(50_000);
+        call.run(10 + outage + 15);
+        let back = call.start.plus_ms((10 + outage) * 1_000);
+        let viewer = &call.viewers[0];
+        let first = viewer.frames.iter().find(|(at, _)| *at >= back);
+        let after_s = first.map(|(at, _)| at.since(back) as f64 / 1e6);
+        let what = format!("{outage} s: {after_s:?}; {}", say("", &call));
+        assert!(after_s.is_some_and(|seconds| seconds <= limit_s), "{what}");
+        let last = viewer.frames.last().map(|(_, layer)| *layer);
+        assert_eq!(last, Some(TOP), "{what}");
+    }
+}
+
+#[test]
+fn n10_duplicates_are_not_forwarded() {
+    let shape = Shape {
+        duplicate: 50_000,
+        ..Shape::clean(20_000)
+    };
+    let call = minute(Leg::Publisher, shape, 40);
+    let viewer = &call.viewers[0];
+    assert!(call.links[&ALICE].up.fate.doubled > 500);
+    assert_eq!((viewer.video.doubles, viewer.audio.doubles), (0, 0));
+    assert!(viewer.video.received() > 10_000);
+}
+
+#[test]
+fn a_peer_that_only_knows_remb_is_believed_where_it_limits() {
+    let clean = steady(Shape::clean(15_000));
+    let upstream = (clean.clone(), clean.clone());
+    let mut call = Call::new(
+        Publisher::new(&LAYERS),
+        upstream,
+        vec![(clean.clone(), clean)],
+    );
+    call.viewers[0].feeds_back = false;
+    call.run(5);
+    assert_eq!(
+        call.viewers[0].frames.last().map(|(_, layer)| *layer),
+        Some(TOP)
+    );
+    call.viewers[0].remb_bps = 700_000;
+    call.run(5);
+    assert_eq!(
+        call.viewers[0].frames.last().map(|(_, layer)| *layer),
+        Some(1)
+    );
+    call.viewers[0].remb_bps = 5_000_000;
+    call.run(40);
+    assert_eq!(
+        call.viewers[0].frames.last().map(|(_, layer)| *layer),
+        Some(TOP)
+    );
+}
+
+#[test]
+fn a_single_size_that_does_not_fit_is_paused_and_resumed() {
+    let phase = |what, seconds: u64, rate_bps| Phase {
+        what,
+        lasts_us: seconds * 1_000_000,
+        shape: Shape {
+            rate_bps,
+            ..Shape::clean(15_000)
+        },
+    };
+    let down = vec![
+        phase("wide", 10, 3_000_000),
+        phase("only sound fits", 20, 200_000),
+        phase("wide again", 60, 3_000_000),
+    ];
+    let clean = steady(Shape::clean(15_000));
+    let upstream = (clean.clone(), clean.clone());
+    let mut call = Call::new(Publisher::new(&[1_000_000]), upstream, vec![(clean, down)]);
+    call.run(60);
+    let told: Vec<_> = call
+        .events
+        .iter()
+        .filter_map(|(at, event)| match event {
+            Event::Paused(id) => Some((call.second(*at), *id, true)),
+            Event::Resumed(id) => Some((call.second(*at), *id, false)),
+            _ => None,
+        })
+        .collect();
+    let [(paused, video, true), (resumed, again, false)] = told[..] else {
+        panic!("{told:?}, {}", say("", &call));
+    };
+    assert_eq!((video, again), (SubscriptionId(101), SubscriptionId(101)));
+    assert!((10.0..16.0).contains(&paused), "{told:?}");
+    assert!((30.0..40.0).contains(&resumed), "{told:?}");
+    let viewer = &call.viewers[0];
+    assert!(viewer
+        .frames
+        .last()
+        .is_some_and(|(at, _)| call.now.since(*at) < 500_000));
+}

@@ -1,0 +1,164 @@
+//! A camera and a microphone that repair and renew what they are asked to.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::*;
+
+const FRAME_US: u64 = 33_333;
+const SOUND_US: u64 = 20_000;
+/// Payload of one packet.
+const PACKET_BYTES: usize = 1_100;
+/// A key frame is so many times larger.
+const KEY_FACTOR: usize = 4;
+/// A real encoder does not answer each request with a key frame.
+const KEY_US: u64 = 300_000;
+/// Packets of a frame leave one after the other, so many per millisecond.
+const PER_MS: usize = 2;
+/// Layers have these SSRCs in order; the last byte of the SSRC fills the payload, so it names the layer.
+pub(super) const FIRST_SSRC: u32 = 5_000;
+
+#[derive(Debug)]
+struct Layer {
+    source: Source,
+    bps: u64,
+    key: bool,
+    keyed: Micros,
+}
+
+/// Who is seen and heard.
+#[derive(Debug)]
+pub struct Publisher {
+    layers: Vec<Layer>,
+    sound: Source,
+    next_frame: Micros,
+    next_sound: Micros,
+    outbox: VecDeque<Vec<u8>>,
+    sent: BTreeMap<(u32, u16), Vec<u8>>,
+    order: VecDeque<(u32, u16)>,
+    pub packets: u64,
+    pub nacked: u64,
+    pub keys_asked: u64,
+}
+
+impl Publisher {
+    /// Layers of these bitrates, lowest first.
+    pub fn new(bitrates: &[u64]) -> Self {
+        let rids = ["q", "h", "f"];
+        let layers = bitrates
+            .iter()
+            .enumerate()
+            .map(|(index, bps)| {
+                let mut source = Source::new(FIRST_SSRC + index as u32, 96, 100);
+                source.mid = "0";
+                source.rid = if bitrates.len() > 1 { rids[index] } else { "" };
+                Layer {
+                    source,
+                    bps: *bps,
+                    key: true,
+                    keyed: Micros(0),
+                }
+            })
+            .collect();
+        let mut sound = Source::new(2_000, 111, 500);
+        sound.mid = "1";
+        sound.level = 30;
+        Self {
+            layers,
+            sound,
+            next_frame: Micros(0),
+            next_sound: Micros(0),
+            outbox: VecDeque::new(),
+            sent: BTreeMap::new(),
+            order: VecDeque::new(),
+            packets: 0,
+            nacked: 0,
+            keys_asked: 0,
+        }
+    }
+
+    pub fn stream(&self) -> ReceiveStream {
+        if self.layers.len() > 1 {
+            simulcast()
+        } else {
+            ReceiveStream {
+                ssrcs: vec![(FIRST_SSRC, 0)],
+                ..camera()
+            }
+        }
+    }
+
+    /// What leaves in this millisecond.
+    pub fn send(&mut self, now: Micros) -> Vec<Vec<u8>> {
+        let mut leaving = Vec::new();
+        if now >= self.next_sound {
+            self.next_sound = Micros(self.next_sound.0.max(now.0) + SOUND_US);
+            leaving.push(self.sound.sound());
+        }
+        if now >= self.next_frame {
+            self.next_frame = Micros(self.next_frame.0.max(now.0 - 1_000) + FRAME_US);
+            for layer in &mut self.layers {
+                let is_key = layer.key && now.since(layer.keyed) >= KEY_US;
+                if is_key {
+                    (layer.key, layer.keyed) = (false, now);
+                }
+                let factor = if is_key { KEY_FACTOR } else { 1 };
+                let bytes = layer.bps as usize / 8 / 30 * factor;
+                self.outbox.extend(frame(&mut layer.source, is_key, bytes));
+            }
+        }
+        let count = self.outbox.len().min(PER_MS);
+        leaving.extend(self.outbox.drain(..count));
+        for packet in &leaving {
+            self.packets += 1;
+            let header = Header::parse(packet).expect("own packet");
+            let name = (header.ssrc, header.sequence);
+            self.sent.insert(name, packet.clone());
+            self.order.push_back(name);
+            if self.order.len() > 1_500 {
+                let old = self.order.pop_front().expect("many");
+                self.sent.remove(&old);
+            }
+        }
+        leaving
+    }
+
+    /// RTCP of the router.
+    pub fn receive(&mut self, compound: &[u8], _now: Micros) {
+        for packet in Compound::new(compound) {
+            match packet.expect("the router's own") {
+                Packet::Nack { media, lost } => {
+                    for sequence in lost {
+                        self.nacked += 1;
+                        if let Some(packet) = self.sent.get(&(media, sequence)) {
+                            self.outbox.push_front(packet.clone());
+                        }
+                    }
+                }
+                Packet::Pli { media } => {
+                    self.keys_asked += 1;
+                    let mut layers = self.layers.iter_mut();
+                    if let Some(layer) = layers.find(|layer| layer.source.ssrc == media) {
+                        layer.key = true;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A frame of so many bytes.
+fn frame(source: &mut Source, key: bool, bytes: usize) -> Vec<Vec<u8>> {
+    source.picture = source.picture.wrapping_add(1);
+    source.tl0 = source.tl0.wrapping_add(1);
+    let packets = bytes.div_ceil(PACKET_BYTES).max(1);
+    let made = (0..packets)
+        .map(|index| {
+            let mut payload = source.picture_payload(key, index == 0, source.ssrc as u8);
+            payload.resize((bytes / packets).max(payload.len()), source.ssrc as u8);
+            source.packet(index + 1 == packets, &payload)
+        })
+        .collect();
+    source.timestamp = source.timestamp.wrapping_add(3_000);
+    made
+}

@@ -1,0 +1,372 @@
+//! A subscriber: jitter buffer, NACK, key frame requests, transport-wide feedback; and what it saw.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::super::clock::ntp_to_us;
+use super::super::super::rtcp::Report;
+use super::super::super::twcc::{extend, Recorder};
+use super::publisher::FIRST_SSRC;
+use super::*;
+
+const FEEDBACK_US: u64 = 50_000;
+const REPORT_US: u64 = 1_000_000;
+const NACK_US: u64 = 20_000;
+/// A hole is asked for when it is this old ...
+const REORDER_US: u64 = 15_000;
+/// ... at most so often, and given up after so long.
+const TRIES: u32 = 10;
+const GIVE_UP_US: u64 = 1_000_000;
+const KEY_US: u64 = 300_000;
+/// A jitter buffer holds no more than this.
+const MOST_HELD_US: u64 = 1_000_000;
+
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    timestamp: u32,
+    marker: bool,
+    starts_key: bool,
+    layer: u8,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Hole {
+    since: Micros,
+    asked: Micros,
+    tries: u32,
+}
+
+/// One incoming stream.
+#[derive(Debug, Default)]
+pub struct Incoming {
+    first: u64,
+    highest: u64,
+    /// Sequence numbers that arrived, repaired or not.
+    numbers: BTreeSet<u64>,
+    /// Arrivals of the same media number under the same SSRC.
+    pub doubles: u64,
+    pub last: Option<Micros>,
+    /// Bytes per second of time.
+    pub bytes: Vec<u64>,
+}
+
+impl Incoming {
+    fn note(&mut self, sequence: u16) -> (u64, bool) {
+        let number = if self.highest == 0 {
+            0x1_0000 + u64::from(sequence)
+        } else {
+            extend(self.highest, sequence)
+        };
+        if self.first == 0 {
+            (self.first, self.highest) = (number, number);
+        }
+        self.highest = self.highest.max(number);
+        (number, self.numbers.insert(number))
+    }
+
+    /// Share of numbers that never came.
+    pub fn residual(&self) -> f64 {
+        let expected = (self.highest - self.first + 1) as f64;
+        1.0 - self.numbers.len() as f64 / expected
+    }
+
+    pub fn received(&self) -> usize {
+        self.numbers.len()
+    }
+}
+
+/// Who watches and listens.
+#[derive(Debug)]
+pub struct Viewer {
+    pub id: TransportId,
+    video_ssrc: u32,
+    audio_ssrc: u32,
+    pub video: Incoming,
+    pub audio: Incoming,
+    /// Sends transport-wide feedback.
+    pub feeds_back: bool,
+    /// Sends this REMB once a second.
+    pub remb_bps: u64,
+    /// What the jitter buffer holds a frame for.
+    pub playout_us: u64,
+    start: Option<Micros>,
+    kept: BTreeMap<u64, Kept>,
+    holes: BTreeMap<u64, Hole>,
+    next: u64,
+    needs_key: bool,
+    asked_key: Micros,
+    recorder: Recorder,
+    feedback_due: Micros,
+    nack_due: Micros,
+    report_due: Micros,
+    sender_report: Option<(u32, u32, Micros)>,
+    rtt_us: u64,
+    /// (when rendered, layer)
+    pub frames: Vec<(Micros, u8)>,
+    timeline: Option<(u32, u64)>,
+    pub largest: usize,
+    pub padding: u64,
+}
+
+impl Viewer {
+    pub fn new(id: TransportId, video_ssrc: u32, audio_ssrc: u32) -> Self {
+        Self {
+            id,
+            video_ssrc,
+            audio_ssrc,
+            video: Incoming::default(),
+            audio: Incoming::default(),
+            feeds_back: true,
+            remb_bps: 0,
+            playout_us: 100_000,
+            start: None,
+            kept: BTreeMap::new(),
+            holes: BTreeMap::new(),
+            next: 0,
+            needs_key: true,
+            asked_key: Micros(0),
+            recorder: Recorder::default(),
+            feedback_due: Micros(0),
+            nack_due: Micros(0),
+            report_due: Micros(0),
+            sender_report: None,
+            rtt_us: 100_000,
+            frames: Vec::new(),
+            timeline: None,
+            largest: 0,
+            padding: 0,
+        }
+    }
+
+    fn second(&self, now: Micros) -> usize {
+        self.start.map_or(0, |start| now.since(start) / 1_000_000) as usize
+    }
+
+    pub fn receive(&mut self, bytes: &[u8], now: Micros) {
+        if is_rtcp(bytes) {
+            for packet in Compound::new(bytes) {
+                if let Ok(Packet::SenderReport { ssrc, ntp, .. }) = packet {
+                    assert!(ntp_to_us(ntp) > 0);
+                    self.sender_report = Some((ssrc, (ntp >> 16) as u32, now));
+                }
+            }
+            return;
+        }
+        self.largest = self.largest.max(bytes.len());
+        let header = Header::parse(bytes).expect("the router's own");
+        let number = element(&header, bytes, BOB_EXTENSIONS.transport_cc);
+        if let Some([high, low]) = number {
+            let number = u16::from_be_bytes([*high, *low]);
+            self.recorder.record(number, header.ssrc, now);
+        }
+        let payload = header.payload.of(bytes);
+        let second = self.second(now);
+        if header.ssrc == self.audio_ssrc {
+            let (_, is_new) = self.audio.note(header.sequence);
+            self.audio.doubles += u64::from(!is_new);
+            self.audio.last = Some(now);
+        } else if header.ssrc == self.video_ssrc {
+            self.video.bytes.resize(second + 1, 0);
+            self.video.bytes[second] += bytes.len() as u64;
+            self.video.last = Some(now);
+            self.arrived(header.sequence, &header, payload, now, true);
+        } else if header.ssrc == self.video_ssrc + 1 {
+            let [high, low, payload @ ..] = payload else {
+                self.padding += bytes.len() as u64;
+                return; // padding
+            };
+            let original = u16::from_be_bytes([*high, *low]);
+            self.arrived(original, &header, payload, now, false);
+        } else {
+            panic!("an SSRC nobody announced: {}", header.ssrc);
+        }
+    }
+
+    fn arrived(
+        &mut self,
+        sequence: u16,
+        header: &Header,
+        payload: &[u8],
+        now: Micros,
+        is_media: bool,
+    ) {
+        let before = self.video.highest;
+        let (number, is_new) = self.video.note(sequence);
+        self.video.doubles += u64::from(!is_new && is_media);
+        if before > 0 && number > before {
+            let hole = Hole {
+                since: now,
+                asked: Micros(0),
+                tries: 0,
+            };
+            // Many at once is an outage: a key frame will help, not a thousand repeats.
+            if number - before < 300 {
+                self.holes.extend((before + 1..number).map(|at| (at, hole)));
+            }
+        }
+        self.holes.remove(&number);
+        if !is_new || number < self.next || payload.is_empty() {
+            return;
+        }
+        let vp8 = Descriptor::parse(payload).expect("VP8");
+        let kept = Kept {
+            timestamp: header.timestamp,
+            marker: header.marker,
+            starts_key: vp8.key,
+            layer: payload[10].wrapping_sub(FIRST_SSRC as u8),
+        };
+        self.kept.insert(number, kept);
+    }
+
+    /// Decode and show what is complete.
+    pub fn play(&mut self, now: Micros) {
+        self.start.get_or_insert(now);
+        loop {
+            if self.needs_key {
+                let key = self.kept.iter().find(|(_, kept)| kept.starts_key);
+                let Some((&number, _)) = key else {
+                    self.kept.clear();
+                    return;
+                };
+                self.next = number;
+                self.kept = self.kept.split_off(&number);
+                self.holes = self.holes.split_off(&number);
+                self.needs_key = false;
+            }
+            let mut end = self.next;
+            let frame = loop {
+                match self.kept.get(&end) {
+                    Some(kept) if kept.marker => break Some(*kept),
+                    Some(_) => end += 1,
+                    None => break None,
+                }
+            };
+            if let Some(frame) = frame {
+                self.kept = self.kept.split_off(&(end + 1));
+                self.next = end + 1;
+                self.show(&frame, now);
+                continue;
+            }
+            let newest = self.kept.keys().next_back().copied().unwrap_or(0);
+            let is_hopeless = newest > end
+                && self
+                    .holes
+                    .range(..=end)
+                    .next_back()
+                    .is_none_or(|(_, hole)| now.since(hole.since) > GIVE_UP_US);
+            // A key frame behind a hole that is slow to close: go on there.
+            let later_key = self
+                .kept
+                .range(end..)
+                .find(|(_, kept)| kept.starts_key)
+                .is_some();
+            let is_late = later_key
+                && self
+                    .holes
+                    .get(&end)
+                    .is_none_or(|hole| now.since(hole.since) > 300_000);
+            if is_hopeless || is_late {
+                self.kept = self.kept.split_off(&end);
+                self.needs_key = true;
+                continue;
+            }
+            return;
+        }
+    }
+
+    fn show(&mut self, frame: &Kept, now: Micros) {
+        let ticks = |since: u32| i64::from(frame.timestamp.wrapping_sub(since) as i32) * 100 / 9;
+        let due = self
+            .timeline
+            .map(|(timestamp, at)| at as i64 + ticks(timestamp));
+        // The timeline holds while frames come within two seconds of it.
+        let due = due.filter(|due| (now.0 as i64 - due).abs() < 2_000_000);
+        let at = due.unwrap_or((now.0 + self.playout_us) as i64) as u64;
+        if due.is_none() {
+            self.timeline = Some((frame.timestamp, at));
+        }
+        let last = self.frames.last().map_or(Micros(0), |(at, _)| *at);
+        let shown = Micros(at.max(now.0)).max(last);
+        // Late: from now on the buffer holds everything a little longer, up to a second.
+        if let (true, Some((_, base))) = (shown.0 > at, &mut self.timeline) {
+            let more = (shown.0 - at).min(MOST_HELD_US.saturating_sub(self.playout_us));
+            *base += more;
+            self.playout_us += more;
+        }
+        self.frames.push((shown, frame.layer));
+    }
+
+    /// Freezes as webrtc-stats counts them: a gap of three mean ones, or 150 ms more than the mean.
+    pub fn freezes(&self, from: Micros) -> Vec<(Micros, u64)> {
+        let shown: Vec<_> = self.frames.iter().map(|(at, _)| *at).collect();
+        let mut mean = 33_000;
+        let mut found = Vec::new();
+        for pair in shown.windows(2) {
+            let gap = pair[1].since(pair[0]);
+            if gap >= (3 * mean).max(mean + 150_000) && pair[0] >= from {
+                found.push((pair[0], gap));
+            }
+            mean = (mean * 29 + gap.min(200_000)) / 30;
+        }
+        found
+    }
+
+    /// RTCP that leaves in this millisecond.
+    pub fn send(&mut self, now: Micros) -> Vec<Vec<u8>> {
+        let mut leaving = Vec::new();
+        let mut send = |write: &mut dyn FnMut(&mut Builder)| {
+            let mut builder = Builder::default();
+            builder.receiver_report(1, &[]);
+            write(&mut builder);
+            leaving.push(builder.bytes().to_vec());
+        };
+        if now >= self.feedback_due {
+            self.feedback_due = Micros(now.0 + FEEDBACK_US);
+            while self.feeds_back && !self.recorder.is_empty() {
+                send(&mut |builder| self.recorder.write(1, builder));
+            }
+        }
+        if now >= self.nack_due {
+            self.nack_due = Micros(now.0 + NACK_US);
+            self.holes
+                .retain(|_, hole| hole.tries < TRIES && now.since(hole.since) <= GIVE_UP_US);
+            let mut due = Vec::new();
+            for (number, hole) in &mut self.holes {
+                if now.since(hole.since) >= REORDER_US && now.since(hole.asked) >= self.rtt_us {
+                    (hole.asked, hole.tries) = (now, hole.tries + 1);
+                    due.push(*number as u16);
+                }
+            }
+            if !due.is_empty() {
+                send(&mut |builder| builder.nack(1, self.video_ssrc, &due));
+            }
+            let is_stuck = self.needs_key && self.video.highest > 0;
+            let is_flowing = self.video.last.is_some_and(|at| now.since(at) < 500_000);
+            if is_stuck && is_flowing && now.since(self.asked_key) >= KEY_US {
+                self.asked_key = now;
+                send(&mut |builder| builder.pli(1, self.video_ssrc));
+            }
+        }
+        if now >= self.report_due {
+            self.report_due = Micros(now.0 + REPORT_US);
+            if let Some((ssrc, last_sr, at)) = self.sender_report {
+                let report = Report {
+                    ssrc,
+                    last_sr,
+                    delay: ((now.since(at) << 16) / 1_000_000) as u32,
+                    ..Report::default()
+                };
+                send(&mut |builder| builder.receiver_report(1, &[report]));
+            }
+            if self.remb_bps > 0 {
+                send(&mut |builder| builder.remb(1, self.remb_bps, &[self.video_ssrc]));
+            }
+        }
+        leaving
+    }
+
+    /// The viewer knows its round trip from elsewhere.
+    pub fn set_rtt(&mut self, rtt_us: u64) {
+        self.rtt_us = rtt_us + 20_000;
+        self.playout_us = self.playout_us.max(2 * rtt_us + 60_000);
+    }
+}
