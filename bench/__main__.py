@@ -33,7 +33,7 @@ async def measure_size(receivers: int, seconds: float) -> dict[str, Any]:
         "ceiling_copies_per_cpu_s": ceilings,
         "join_p50_ms": quantile(room.join_ms, 0.5),
         "join_p95_ms": quantile(room.join_ms, 0.95),
-        "worker_cpu_ms_per_join": room.join_cpu.process_s * 1e3 / receivers,
+        "control_cpu_ms_per_join": room.join_cpu.control_s * 1e3 / receivers,
         "ratio": saturated["copies_per_cpu_s"] / ceiling,
         "saturated": saturated,
         "half": half,

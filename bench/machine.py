@@ -27,6 +27,11 @@ class Cpu:
     engine_s: float
     engine_waited_s: float
 
+    @property
+    def control_s(self) -> float:
+        """What is not the data-plane thread: negotiation, DTLS, the control socket."""
+        return self.process_s - self.engine_s
+
     def since(self, before: "Cpu") -> "Cpu":
         return Cpu(
             self.process_s - before.process_s,
