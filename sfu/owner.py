@@ -109,12 +109,17 @@ class OwnerSocket:
             self._current.wake.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, to its end. Never raises: asyncio would only print what nobody can handle."""
         try:
             connection = await self._greet(reader, writer)
             if connection is not None:
                 await self._own(connection)
         except ConnectionError:
             pass  # the owner went away while we wrote; it will come back
+        except asyncio.CancelledError:
+            # The loop ends and takes its tasks along. It awaits this one, but the stream protocol's callback
+            # asks the task for its exception and would log the cancellation as a fault (CPython before 3.12).
+            log.debug("owner connection cancelled")
         except Exception:
             log.exception("owner connection failed")
         finally:

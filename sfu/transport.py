@@ -54,6 +54,7 @@ class Transport:
             self.credentials.ufrag, self.credentials.pwd, offered_by_us=offered_by_us
         )
         self.is_up = False  # DTLS connected, keys set
+        self.is_validated = False  # an authenticated check came
         self.is_silent = False
         self.setup = Setup.ACTPASS if offered_by_us else Setup.PASSIVE  # as we last wrote it
         self._remote: ice.Credentials | None = None
@@ -61,7 +62,6 @@ class Transport:
         self._association: Association | None = None
         self._channels: Channels | None = None
         self._sctp: tuple[int, int, tuple[ChannelSpec, ...]] | None = None
-        self._is_validated = False
         self._is_closed = False
         self._retransmission: asyncio.TimerHandle | None = None
         self._budget: asyncio.TimerHandle | None = None
@@ -90,7 +90,7 @@ class Transport:
     def set_remote(self, remote: TransportDescription) -> None:
         credentials = ice.Credentials(remote.ufrag, remote.pwd)
         if credentials != self._remote:
-            if self._remote is None and not self._is_validated:
+            if self._remote is None and not self.is_validated:
                 self._arm_budget(UNREACHED_S)
             self._remote = credentials
             self._plane.set_remote(self.handle, remote.ufrag, remote.pwd)
@@ -140,7 +140,7 @@ class Transport:
     # --- engine events
 
     def validated(self) -> None:
-        self._is_validated = True
+        self.is_validated = True
         if self.is_up:
             return
         self._arm_budget(SILENT_PEER_S)
@@ -194,7 +194,7 @@ class Transport:
         self._association = Association(
             self._certificate, is_client=is_client, fingerprints=self._fingerprints
         )
-        if self._is_validated:
+        if self.is_validated:
             self._association.start()
         self._settle()
 
@@ -211,7 +211,7 @@ class Transport:
             self._retransmission.cancel()
             self._retransmission = None
         due_s = association.retransmit_in_s()
-        if due_s is not None and self._is_validated:
+        if due_s is not None and self.is_validated:
             self._retransmission = self._loop.call_later(due_s, self._retransmit)
         reason = _REASONS.get(association.outcome)
         if reason is not None:

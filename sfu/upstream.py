@@ -4,12 +4,15 @@ RFC 8830 (msid). Not here: what others receive of it (`sfu.forwarding`), one m-l
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from sfu import protocol
 from sfu.errors import Refused
 from sfu.group import Group
 from sfu.lines import Line
 from sfu.tracks import Track
+
+MAX_TRACKS: Final = 8  # that one peer publishes (S10): camera, screen and their sound, twice
 
 
 class Upstream:
@@ -37,6 +40,8 @@ class Upstream:
         """An announced publication; also a change of its announcement."""
         track = self.tracks.get(command.track)
         if track is None:
+            if len(self.tracks) >= MAX_TRACKS:
+                raise Refused(f"more than {MAX_TRACKS} tracks")
             track = Track(
                 id=command.track,
                 session=self._session,

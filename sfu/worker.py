@@ -21,6 +21,7 @@ from sfu.group import Group
 from sfu.ice import host_candidates
 from sfu.outbox import Outbox
 from sfu.plane import Handle, Plane
+from sfu.resync import resync
 from sfu.session import Session, Surroundings
 from sfu.stats import Grades, statistics
 from sfu.tracks import Track
@@ -34,6 +35,7 @@ TICK_S: Final = 0.1
 STATISTICS_EVERY_S: Final = 1.0
 STATISTICS_FOR_S: Final = 10.0  # after somebody asked; asking again prolongs
 QUALITY_EVERY_S: Final = 2.0
+RESYNC_AFTER_S: Final = 0.5  # the engine's counters are at most 0.25 s old
 _READ_ONLY: Final = (protocol.TakeSnapshot, protocol.ReadStatistics)
 
 
@@ -73,6 +75,7 @@ class Worker:
         self._statistics_until = 0.0
         self._statistics_at = 0.0
         self._quality_at = 0.0
+        self._resync_at: float | None = None  # events were lost; look at the engine's states then
 
     # --- commands
 
@@ -244,6 +247,9 @@ class Worker:
         now = self._clock()
         for group in tuple(self._groups.values()):
             group.tick(now)
+        if self._resync_at is not None and now >= self._resync_at:
+            self._resync_at = None
+            resync(self._plane.statistics(), tuple(self._sessions.values()), self._emit)
         is_asked = now < self._statistics_until and now - self._statistics_at >= STATISTICS_EVERY_S
         is_graded = bool(self._sessions) and now - self._quality_at >= QUALITY_EVERY_S
         if not self.has_owner or not (is_asked or is_graded):
@@ -277,6 +283,7 @@ class Worker:
                     self._emit(ended)
             case "overflow", _:
                 log.error("engine events lost", extra={"lost": detail})
+                self._resync_at = self._clock() + RESYNC_AFTER_S
             case "keyframe", _:
                 pass  # a switch became visible; nobody asks yet
             case _:
