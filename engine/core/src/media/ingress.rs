@@ -6,6 +6,7 @@ use crate::id::{Micros, TransportId};
 
 use super::cache::Cache;
 use super::clock::Offset;
+use super::opus;
 use super::packet::Meta;
 use super::publication::{Publication, NONE};
 use super::receive::{Arrival, Receive};
@@ -37,7 +38,7 @@ impl Router {
         ) else {
             return;
         };
-        let Ok(values) = Values::read(&header, packet, &publication.stream.extensions) else {
+        let Ok(mut values) = Values::read(&header, packet, &publication.stream.extensions) else {
             self.malformed += 1;
             return;
         };
@@ -94,6 +95,9 @@ impl Router {
         }
         if !values.capture_time.is_empty() {
             translate_capture_time(transport.offset, values, packet);
+        }
+        if publication.is_level_guessed(codec) {
+            values.audio_level = Some(opus::level(header.payload.of(packet)));
         }
         if let Some(level) = values.audio_level.filter(|_| admitted.newest) {
             if publication.hear(level & 0x7f) {

@@ -16,6 +16,7 @@ pub mod keyframe;
 mod layers;
 mod learning;
 mod levels;
+mod opus;
 mod packet;
 mod probe;
 mod publication;

@@ -213,6 +213,16 @@ impl Publication {
         stopped
     }
 
+    /// The publisher cannot tell audio levels (RFC 6464), and packets of this codec show a little of it.
+    #[must_use]
+    pub fn is_level_guessed(&self, codec: u8) -> bool {
+        self.stream.extensions.audio_level == 0
+            && !self.stream.video
+            && self.stream.codecs[usize::from(codec)]
+                .name
+                .eq_ignore_ascii_case("opus")
+    }
+
     /// A level was heard, 127 is silence. True if it is the first of this interval.
     pub fn hear(&mut self, level: u8) -> bool {
         let first = self.loudest == 127 && level < 127;

@@ -251,6 +251,28 @@ fn levels_are_told_ten_times_a_second_to_the_group() {
 }
 
 #[test]
+fn a_publisher_without_levels_is_heard_by_its_voice_activity() {
+    let mut story = Story::new();
+    let mut stream = microphone();
+    stream.extensions.audio_level = 0;
+    story.publish(1, ALICE, stream);
+    let mut source = Source::new(2_000, 111, 1);
+    let mut heard = |first_byte: u8| {
+        story.record.events.clear();
+        for _ in 0..50 {
+            let packet = source.packet(false, &[0x78, first_byte, 0, 0]); // hybrid, 20 ms
+            story.rtp(ALICE, &packet);
+            story.pass(20);
+        }
+        let told = story.record.events.iter();
+        told.filter(|event| matches!(event, Event::Levels(..)))
+            .count()
+    };
+    assert!((7..=11).contains(&heard(0x80)));
+    assert!(heard(0x00) <= 1); // what was waiting
+}
+
+#[test]
 fn a_round_trip_is_read_from_reports_on_our_streams() {
     let mut story = Story::new();
     story.publish(1, ALICE, microphone());
