@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from sfu import protocol
 from sfu.description import MediaKind
-from sfu.layers import SpeakerSelection, wanted_layer
+from sfu.layers import SpeakerSelection, bandwidth_priority, wanted_layer
 from sfu.plane import Handle, Plane
 from sfu.tracks import Stream, Subscription, Track
 
@@ -110,6 +110,8 @@ class Group:
             wanted_layer(subscription.wish, subscription.track.layers),
             paused=subscription.wish.paused,
         )
+        self._prioritise(subscription)
+        self._tell_starved(subscription)
 
     def count_layers(self, track: Track) -> None:
         """Tell the publisher's side which layers somebody wants, when that changed."""
@@ -132,8 +134,10 @@ class Group:
 
     def follow(self) -> None:
         """Point every compact stream at what it should carry now."""
-        self._followed = self._voices.dominant
+        previous, self._followed = self._followed, self._voices.dominant
         speaker = self.tracks.get(self._voices.dominant)
+        if previous != self._followed:
+            self._prioritise_speaker(self.tracks.get(previous), speaker)
         for session in self.sessions.values():
             for kind, stream in session.down.compact_streams():
                 before = stream.carried
@@ -147,6 +151,51 @@ class Group:
                     for changed in (self.tracks.get(before), chosen):
                         if changed is not None:
                             self.count_layers(changed)
+
+    # --- bandwidth
+
+    def starve(self, handle: Handle, *, is_starved: bool) -> bool:
+        """The engine holds a stream back or lets it go on; False if it is no stream of this group."""
+        for session in self.sessions.values():
+            for subscription in session.down.subscriptions.values():
+                if subscription.stream.subscription == handle:
+                    subscription.stream.is_starved = is_starved
+                    self._tell_starved(subscription)
+                    return True
+        return False
+
+    def _tell_starved(self, subscription: Subscription) -> None:
+        stream = subscription.stream
+        if stream.is_starved == stream.is_told_starved:
+            return
+        stream.is_told_starved = stream.is_starved
+        self._emit(
+            protocol.StreamState(
+                session=subscription.session,
+                track=subscription.track.id,
+                paused=stream.is_starved,
+            )
+        )
+
+    def _prioritise(self, subscription: Subscription) -> None:
+        """Tell the engine what goes first on this subscriber's link."""
+        stream, track = subscription.stream, subscription.track
+        if stream.subscription is None or track.kind is not MediaKind.VIDEO:
+            return
+        speaker = self.tracks.get(self._voices.dominant)
+        speaks = speaker is not None and speaker.session == track.session
+        priority = bandwidth_priority(subscription.wish, track.source, speaks=speaks)
+        if priority != stream.priority:
+            stream.priority = priority
+            self._plane.set_priority(stream.subscription, priority)
+
+    def _prioritise_speaker(self, *speakers: Track | None) -> None:
+        """Somebody else speaks: what both show weighs differently now."""
+        sessions = {track.session for track in speakers if track is not None}
+        for track in self.tracks.values():
+            if track.session in sessions and track.kind is MediaKind.VIDEO:
+                for subscription in self._subscriptions(track):
+                    self._prioritise(subscription)
 
     # --- inside
 

@@ -20,6 +20,13 @@ CHALLENGE_DB: Final = 6  # louder by a factor of two in amplitude
 CHALLENGE_S: Final = 0.5  # for this long, so that a cough changes nothing
 _SILENCE: Final = 127
 
+# Who gets bandwidth first on a narrow link (0..255); the engine puts audio before all of these.
+SCREEN_PRIORITY: Final = 255  # text must stay readable
+PINNED_PRIORITY: Final = 128  # and upwards, by the wished priority
+SPEAKER_PRIORITY: Final = 64
+_SCREEN_SHARE: Final = "screen_share"
+_ORDINARY: Final = 1  # the priority of a wish that asks for none
+
 
 def wanted_layer(wish: Wish, layers: tuple[LayerSpec, ...]) -> int:
     """The lowest layer that satisfies the wished size, capped by the wished quality."""
@@ -32,6 +39,15 @@ def wanted_layer(wish: Wish, layers: tuple[LayerSpec, ...]) -> int:
         if layer.width * layer.height >= wish.width * wish.height:
             return index
     return cap
+
+
+def bandwidth_priority(wish: Wish, source: str, *, speaks: bool) -> int:
+    """Screen share, then what the subscriber pinned, then the dominant speaker, then the rest."""
+    if source == _SCREEN_SHARE:
+        return SCREEN_PRIORITY
+    if wish.priority > _ORDINARY:
+        return PINNED_PRIORITY + min(wish.priority, 255) // 4
+    return SPEAKER_PRIORITY if speaks else 0
 
 
 @dataclass(slots=True)

@@ -150,6 +150,9 @@ class NativePlane:
     def set_layer(self, subscription: Handle, *, max_layer: int, paused: bool) -> None:
         self._engine.set_layer(subscription, max_layer=max_layer, paused=paused)
 
+    def set_priority(self, subscription: Handle, priority: int) -> None:
+        self._engine.set_priority(subscription, priority=priority)
+
     def unsubscribe(self, subscription: Handle) -> None:
         self._engine.unsubscribe(subscription)
 

@@ -94,11 +94,15 @@ class Stream:
     source: str = ""  # track and publication, as last told to the engine
     max_layer: int = -1
     paused: bool = False
+    priority: int = 0  # 0 is where the engine begins
+    is_starved: bool = False  # the engine holds it back for want of bandwidth
+    is_told_starved: bool = False  # what the subscriber knows of that
 
     def detached(self) -> None:
         """The engine no longer has it."""
         self.subscription, self.carried, self.source = None, "", ""
         self.max_layer, self.paused = -1, False
+        self.priority, self.is_starved = 0, False
 
     @classmethod
     def new(cls, kind: MediaKind, cname: str) -> "Stream":

@@ -37,6 +37,7 @@ STATISTICS_FOR_S: Final = 10.0  # after somebody asked; asking again prolongs
 QUALITY_EVERY_S: Final = 2.0
 RESYNC_AFTER_S: Final = 0.5  # the engine's counters are at most 0.25 s old
 _READ_ONLY: Final = (protocol.TakeSnapshot, protocol.ReadStatistics)
+_OF_NO_TRANSPORT: Final = ("levels", "keyframe", "paused", "resumed")  # engine events
 
 
 class Worker:
@@ -284,10 +285,17 @@ class Worker:
             case "overflow", _:
                 log.error("engine events lost", extra={"lost": detail})
                 self._resync_at = self._clock() + RESYNC_AFTER_S
-            case "keyframe", _:
-                pass  # a switch became visible; nobody asks yet
+            case "paused" | "resumed" | "keyframe", _:
+                self._subscription_event(name, handle)
             case _:
                 self._transport_event(name, handle)
+
+    def _subscription_event(self, name: str, handle: Handle) -> None:
+        if name == "keyframe":
+            return  # a switch became visible; nobody asks yet
+        for group in self._groups.values():
+            if group.starve(handle, is_starved=name == "paused"):
+                return
 
     def _transport_event(self, name: str, handle: Handle) -> None:
         session = self._by_transport.get(handle)
@@ -397,7 +405,7 @@ class Worker:
         if name in ("first_packet", "bye"):
             track = self._publication(handle)
             return self._sessions.get(track.session) if track is not None else None
-        return self._by_transport.get(handle) if name not in ("levels", "keyframe") else None
+        return self._by_transport.get(handle) if name not in _OF_NO_TRANSPORT else None
 
     def _track(self, name: str) -> Track:
         track = self._tracks.get(name)

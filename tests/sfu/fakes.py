@@ -107,6 +107,7 @@ class FakePlane:
     subscriptions: dict[int, Sending] = field(default_factory=dict)
     sources: dict[int, int | None] = field(default_factory=dict)
     layers: dict[int, tuple[int, bool]] = field(default_factory=dict)
+    priorities: dict[int, int] = field(default_factory=dict)
     sent: list[tuple[int, bytes]] = field(default_factory=list)
     keys: dict[int, tuple[int, bytes, bool]] = field(default_factory=dict)
     limits: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -181,6 +182,9 @@ class FakePlane:
 
     def set_layer(self, subscription: int, *, max_layer: int, paused: bool) -> None:
         self.layers[subscription] = (max_layer, paused)
+
+    def set_priority(self, subscription: int, priority: int) -> None:
+        self.priorities[subscription] = priority
 
     def unsubscribe(self, subscription: int) -> None:
         self.subscriptions.pop(subscription)
