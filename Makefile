@@ -57,7 +57,7 @@ test-fast: .venv/.ready .venv/.engine ## unit and property tests, no servers (<=
 scenarios: setup ## real clients and servers; prints a table and writes results/scenarios.json
 	$(PY) -m pytest -q -m "peers or slow" tests --timeout 600
 
-test: test-fast scenarios ## both
+test: test-fast scenarios ## test-fast, then scenarios
 
 check: .venv/.ready .venv/.engine ## format, lint, types, import law, stub test, clippy
 	.venv/bin/ruff format --check .

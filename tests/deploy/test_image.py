@@ -44,8 +44,14 @@ def is_admitted(path: str) -> bool:
 
 
 def tracked() -> list[str]:
+    """Every file that is ours, committed or about to be."""
     done = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=20
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
     )
     return done.stdout.splitlines()
 
