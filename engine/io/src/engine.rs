@@ -91,7 +91,8 @@ impl Engine {
         for socket in &sockets {
             socket.set_buffers(SOCKET_BUFFER_BYTES)?;
             if options.dscp {
-                // Most datagrams are video, so the socket has its mark and only audio carries one of its own.
+                // Most datagrams are video, so the socket has its mark and only audio carries one of its own:
+                // free for video, 40 ns of about 850 for audio. A second socket on the port would take flows.
                 sys::mark(socket, socket.bound.is_ipv4(), sys::ASSURED_41)?;
             }
         }
