@@ -55,7 +55,7 @@ test-fast: .venv/.ready .venv/.engine ## unit and property tests, no servers (<=
 	$(PY) -m pytest -q -m "not peers and not slow" -n 2
 
 scenarios: setup ## real clients and servers; prints a table and writes results/scenarios.json
-	$(PY) -m pytest -q -m "peers or slow" tests --timeout 600
+	$(PY) -m pytest -q -m "peers or slow" tests --timeout 600 --durations=20
 
 test: test-fast scenarios ## test-fast, then scenarios
 
