@@ -16,7 +16,7 @@ use crate::batch::Outbox;
 use crate::command::Command;
 use crate::epoll;
 use crate::ring::Ring;
-use crate::run::{Loop, Report, SharedReport};
+use crate::run::{keep_panics_short, Loop, Report, SharedReport, THREAD_NAME};
 use crate::stream::Streams;
 use crate::sys::{self, EventFd, Socket};
 
@@ -105,9 +105,10 @@ impl Engine {
         let shared = Arc::new(Shared::new()?);
         let (commands, queue) = sync_channel(COMMANDS);
         let plane = Plane::new(u64::from_ne_bytes(seed));
+        keep_panics_short();
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
-            .name("parley-engine".into())
+            .name(THREAD_NAME.into())
             .spawn(move || {
                 Loop::new(plane, outbox, queue, for_thread).run();
             })?;
