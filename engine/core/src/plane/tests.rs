@@ -273,6 +273,27 @@ fn a_repeat_without_rtx_is_the_same_datagram() {
     assert_eq!(out.slot[..out.sent[0].1], sealed[2]);
 }
 
+/// N11: what we send to a peer says nothing about whether it hears us; five seconds without a word are told.
+#[test]
+fn a_peer_whose_uplink_is_blocked_is_told_silent_in_five_seconds() {
+    let (mut plane, mut out) = two_transports();
+    validate(&mut plane, A, 1, START, &mut out);
+    let mut told = None;
+    for ms in (0..6_000).step_by(10) {
+        let now = START.plus_ms(ms);
+        plane.send_datagram(A, &[22, 254, 253, 0], &mut out); // down it flows
+        plane.tick(now, &mut out);
+        let is_told = out.events.contains(&Event::Silent(A));
+        told = told.or(is_told.then_some(ms));
+    }
+    assert!(
+        told.is_some_and(|ms| (4_900..=5_050).contains(&ms)),
+        "{told:?}"
+    );
+    validate(&mut plane, A, 1, START.plus_ms(7_000), &mut out);
+    assert_eq!(out.events.last(), Some(&Event::Heard(A)));
+}
+
 /// Bytes of a stranger: noise, damaged checks, DTLS, RTP, RTCP.
 fn strange() -> impl Strategy<Value = Vec<u8>> {
     let noise = prop::collection::vec(any::<u8>(), 0..1_500);

@@ -95,9 +95,9 @@ impl Estimator for Goog {
             Usage::Under => {} // the queue empties: let it
             Usage::Normal => self.increase(elapsed_us, news.can_probe),
         }
-        let sending = self.acked.bps().unwrap_or(self.bps).max(self.bps);
         let arrived = news.acks.len() as u32;
-        if self.loss.told(arrived, news.lost, sending, now) {
+        let passed = self.acked.bps().unwrap_or(self.bps);
+        if self.loss.told(arrived, news.lost, passed, now) {
             self.congested = Some(now);
         }
         self.bps = self.bps.clamp(MIN_BPS, MAX_BPS);

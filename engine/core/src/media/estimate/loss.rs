@@ -35,8 +35,8 @@ impl LossBased {
         self.bps
     }
 
-    /// Feedback told of these; `sending` is what passes now or is thought to. True if that is too much loss.
-    pub fn told(&mut self, arrived: u32, lost: u32, sending: u64, now: Micros) -> bool {
+    /// Feedback told of these, while so much passed. True if that is too much loss.
+    pub fn told(&mut self, arrived: u32, lost: u32, passed: u64, now: Micros) -> bool {
         self.arrived += arrived;
         self.lost += lost;
         let since = *self.since.get_or_insert(now);
@@ -48,8 +48,10 @@ impl LossBased {
         (self.arrived, self.lost, self.since) = (0, 0, Some(now));
         match permille {
             101.. => {
-                // Half of the share that was lost, from what was tried.
-                let tried = self.bps.min(sending);
+                // Half of the share that was lost, from what was tried: that, not what was believed, lost it.
+                // A queue that is full from the first packet on shows no trend, only this.
+                let sent = passed.saturating_mul(1_000) / (1_000 - permille).max(1);
+                let tried = self.bps.min(sent);
                 self.bps = (tried * (2_000 - permille) / 2_000).max(FLOOR_BPS.min(self.bps));
                 return true;
             }

@@ -359,3 +359,26 @@ fn a_single_size_that_does_not_fit_is_paused_and_resumed() {
         .last()
         .is_some_and(|(at, _)| call.now.since(*at) < 500_000));
 }
+
+/// A link that was narrow from the start: found out within three seconds, and hardly a packet is dropped from then on.
+#[test]
+fn a_link_narrow_from_the_start_is_met_within_three_seconds() {
+    let narrow = Shape {
+        rate_bps: 500_000,
+        ..Shape::clean(20_000)
+    };
+    let clean = steady(Shape::clean(20_000));
+    let upstream = (clean.clone(), clean.clone());
+    let viewer = (clean, steady(narrow));
+    let mut call = Call::new(Publisher::new(&LAYERS), upstream, vec![viewer]);
+    call.run(3);
+    let sent_before = call.links[&call.viewers[0].id].down.fate;
+    call.run(20);
+    let fate = call.links[&call.viewers[0].id].down.fate;
+    let dropped = fate.overflowed - sent_before.overflowed;
+    let sent = fate.sent - sent_before.sent;
+    assert!(
+        dropped * 50 <= sent,
+        "{dropped} of {sent} after three seconds"
+    );
+}

@@ -253,7 +253,7 @@ impl Viewer {
                     .range(..=end)
                     .next_back()
                     .is_none_or(|(_, hole)| now.since(hole.since) > GIVE_UP_US);
-            // A key frame behind a hole that is slow to close: go on there.
+            // A key frame behind a hole that is still open when its time has come: go on there.
             let later_key = self
                 .kept
                 .range(end..)
@@ -263,7 +263,7 @@ impl Viewer {
                 && self
                     .holes
                     .get(&end)
-                    .is_none_or(|hole| now.since(hole.since) > 300_000);
+                    .is_none_or(|hole| now.since(hole.since) > self.playout_us);
             if is_hopeless || is_late {
                 self.kept = self.kept.split_off(&end);
                 self.needs_key = true;
@@ -364,9 +364,9 @@ impl Viewer {
         leaving
     }
 
-    /// The viewer knows its round trip from elsewhere.
+    /// The viewer knows its round trip from elsewhere, and holds frames for two repeats of a packet.
     pub fn set_rtt(&mut self, rtt_us: u64) {
         self.rtt_us = rtt_us + 20_000;
-        self.playout_us = self.playout_us.max(2 * rtt_us + 60_000);
+        self.playout_us = self.playout_us.max(3 * rtt_us + 60_000);
     }
 }
