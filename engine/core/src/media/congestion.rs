@@ -154,9 +154,13 @@ impl Router {
         if transport.pressure.estimate_bps().is_none() {
             return;
         }
+        // REMB speaks of the streams it names, and peers that send it name video only (aiortc, GStreamer).
+        let only_video = transport.pressure.estimator.is_none();
         let streams = transport.subscriptions.iter();
         let bytes: u64 = streams
-            .map(|(_, sub)| self.egress[*sub as usize].bytes)
+            .map(|(_, sub)| &self.egress[*sub as usize])
+            .filter(|hot| hot.video || !only_video)
+            .map(|hot| hot.bytes)
             .sum();
         let pressure = &mut transport.pressure;
         let new = bytes.saturating_sub(pressure.counted);
@@ -201,6 +205,10 @@ impl Router {
             flowing += stream.rate(hot.current);
             streams.push(stream);
         }
+        let by_remb = transport.pressure.estimator.is_none();
+        if by_remb {
+            audio = 0; // its number does not cover audio
+        }
         let (wanted, flowing) = (wanted + audio, flowing + audio);
         let ample = estimate >= wanted * AMPLE_PERCENT / 100;
         if ample && !transport.pressure.limited {
@@ -212,6 +220,15 @@ impl Router {
         let budget = estimate.saturating_sub(audio);
         if self.adaptive {
             share(budget, &mut streams);
+            if by_remb {
+                // Without packets such a peer says nothing more, and a pause would have no end: it keeps the
+                // lowest layer, and only layers follow its word.
+                for stream in &mut streams {
+                    if stream.granted == NONE {
+                        stream.granted = stream.lowest();
+                    }
+                }
+            }
             let floods = flowing * 100 > estimate * FLOOD_PERCENT;
             let mut limited = false;
             for stream in &streams {

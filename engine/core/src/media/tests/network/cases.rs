@@ -319,6 +319,29 @@ fn a_peer_that_only_knows_remb_is_believed_where_it_limits() {
     );
 }
 
+/// COMPAT: aiortc 1.16 and GStreamer tell about one and a half times what arrives, so a quiet picture makes
+/// them tell next to nothing; a pause would silence their feedback and never end.
+#[test]
+fn a_low_remb_alone_never_takes_the_picture_away() {
+    let clean = steady(Shape::clean(15_000));
+    let upstream = (clean.clone(), clean.clone());
+    let mut call = Call::new(
+        Publisher::new(&LAYERS),
+        upstream,
+        vec![(clean.clone(), clean)],
+    );
+    call.viewers[0].feeds_back = false;
+    call.viewers[0].remb_bps = 60_000;
+    call.run(20);
+    let frames = call.viewers[0].frames.len();
+    call.run(5);
+    assert!(call.viewers[0].frames.len() > frames + 50);
+    assert_eq!(
+        call.viewers[0].frames.last().map(|(_, layer)| *layer),
+        Some(0)
+    );
+}
+
 #[test]
 fn a_single_size_that_does_not_fit_is_paused_and_resumed() {
     let phase = |what, seconds: u64, rate_bps| Phase {
