@@ -8,7 +8,15 @@ Commands of one caller run in the order given; RuntimeError when 65,536 of them 
 
 from typing import final
 
-__all__ = ["Codec", "Engine", "Extensions", "ReceiveStream", "build_info", "fanout_ceiling", "local_addresses"]
+__all__ = [
+    "Codec",
+    "Engine",
+    "Extensions",
+    "ReceiveStream",
+    "build_info",
+    "fanout_ceiling",
+    "local_addresses",
+]
 
 def build_info() -> dict[str, str]:
     """Version, profile (release or debug), SIMD, compiler: for bug reports and benchmark files."""
