@@ -52,10 +52,11 @@ dino: ## start Dino against the running demonstration; HEADLESS=1 without a disp
 
 test-fast: .venv/.ready .venv/.engine ## unit and property tests, no servers (<= 2 minutes)
 	cd engine && cargo test --release -q --workspace --exclude parley-py
-	$(PY) -m pytest -q -m "not peers and not slow" -n 2
+	$(PY) -m pytest -q -m "not peers and not slow" -n 2 || $(PY) -m tests.again -m "not peers and not slow"
 
 scenarios: setup ## real clients and servers; prints a table and writes results/scenarios.json
-	$(PY) -m pytest -q -m "peers or slow" tests --timeout 600 --durations=20
+	$(PY) -m pytest -q -m "peers or slow" tests --timeout 600 --durations=20 || \
+	$(PY) -m tests.again -m "peers or slow" --timeout 600
 
 test: test-fast scenarios ## test-fast, then scenarios
 
