@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from typing import Any, Final, TextIO
 
@@ -40,7 +41,7 @@ def set_up(
     logging.captureWarnings(True)
 
 
-class _Base(logging.Formatter):
+class _Base(logging.Formatter, ABC):
     """Fields of a record, with configured secrets out of the finished line."""
 
     def __init__(self, secrets: Collection[str]) -> None:
@@ -63,8 +64,9 @@ class _Base(logging.Formatter):
             line = line.replace(secret, _HIDDEN)
         return line
 
+    @abstractmethod
     def line(self, record: logging.LogRecord) -> str:
-        raise NotImplementedError
+        """The record as one line, before secrets are taken out."""
 
     def trace(self, record: logging.LogRecord) -> str:
         """The exception's text; `Redaction` has rendered it already unless the handler is somebody else's."""
