@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use parley_core::wire::{Event, Output, Path, Traffic, SLOT_BYTES};
 
 use crate::stream::{Streams, FIRST_LISTENER};
-use crate::sys::{self, Control, Name, Part, Received, Socket, BATCH};
+use crate::sys::{self, Control, Name, Outgoing, Part, Received, Socket, BATCH};
 
 /// Larger than any datagram that a peer of ours may send; a longer one is cut and dropped.
 const INBOX_BYTES: usize = 2_048;
@@ -24,7 +24,7 @@ impl Inbox {
         Self {
             bytes: Box::new([[0; INBOX_BYTES]; BATCH]),
             names: Box::new([Name::empty(); BATCH]),
-            controls: Box::new([Control([0; 64]); BATCH]),
+            controls: Box::new([Control::EMPTY; BATCH]),
             received: [Received::default(); BATCH],
         }
     }
@@ -62,6 +62,16 @@ impl Inbox {
     }
 }
 
+/// What a slot holds.
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    socket: u8,
+    bytes: usize,
+    control_bytes: usize,
+    /// Goes where the one before it goes, marked alike.
+    follows: bool,
+}
+
 /// Datagrams to send and events to tell, collected until `flush`.
 pub struct Outbox {
     sockets: Vec<Socket>,
@@ -72,9 +82,10 @@ pub struct Outbox {
     slots: Box<[[u8; SLOT_BYTES]; BATCH]>,
     names: Box<[Name; BATCH]>,
     controls: Box<[Control; BATCH]>,
-    /// (socket, bytes, control bytes) of each slot.
-    entries: [(u8, usize, usize); BATCH],
+    entries: [Entry; BATCH],
     count: usize,
+    /// Where the newest slot goes, and whether it is marked as audio.
+    last: Option<(Path, bool)>,
     /// Datagrams that the kernel refused.
     pub refused: u64,
     /// Not yet told.
@@ -89,9 +100,10 @@ impl Outbox {
             is_marking,
             slots: Box::new([[0; SLOT_BYTES]; BATCH]),
             names: Box::new([Name::empty(); BATCH]),
-            controls: Box::new([Control([0; 64]); BATCH]),
-            entries: [(0, 0, 0); BATCH],
+            controls: Box::new([Control::EMPTY; BATCH]),
+            entries: [Entry::default(); BATCH],
             count: 0,
+            last: None,
             refused: 0,
             events: Vec::new(),
         }
@@ -103,29 +115,35 @@ impl Outbox {
 
     /// Send everything, one call per run of the same socket.
     pub fn flush(&mut self) {
+        if self.count > 0 {
+            self.flush_datagrams();
+        }
+        self.streams.flush();
+    }
+
+    fn flush_datagrams(&mut self) {
+        let parts: [Outgoing<'_>; BATCH] = std::array::from_fn(|at| {
+            let entry = &self.entries[at];
+            Outgoing {
+                bytes: &self.slots[at][..entry.bytes],
+                name: &self.names[at],
+                control: &self.controls[at].0[..entry.control_bytes],
+                follows: entry.follows,
+            }
+        });
         let mut start = 0;
         while start < self.count {
-            let socket = self.entries[start].0;
+            let socket = self.entries[start].socket;
             let run = self.entries[start..self.count]
                 .iter()
-                .take_while(|entry| entry.0 == socket);
+                .take_while(|entry| entry.socket == socket);
             let end = start + run.count();
-            let slots = self.slots[start..end].iter_mut();
-            let rows = slots
-                .zip(&mut self.names[start..end])
-                .zip(&mut self.controls[start..end]);
-            let parts = rows.zip(&self.entries[start..end]).map(
-                |(((slot, name), control), (_, bytes, control_bytes))| Part {
-                    bytes: &mut slot[..*bytes],
-                    name,
-                    control: &mut control.0[..*control_bytes],
-                },
-            );
-            self.refused += sys::send(&self.sockets[usize::from(socket)], parts) as u64;
+            let socket = &self.sockets[usize::from(socket)];
+            self.refused += sys::send(socket, &parts[start..end]) as u64;
             start = end;
         }
+        self.last = None;
         self.count = 0;
-        self.streams.flush();
     }
 }
 
@@ -152,12 +170,20 @@ impl Output for Outbox {
         if socket.is_wildcard() {
             control = sys::write_source(&mut self.controls[self.count], control, path.local);
         }
-        if self.is_marking && traffic == Traffic::Audio {
+        let is_marked = self.is_marking && traffic == Traffic::Audio;
+        if is_marked {
             let is_ipv4 = path.remote.is_ipv4();
             let room = &mut self.controls[self.count];
             control = sys::write_mark(room, control, is_ipv4, sys::EXPEDITED);
         }
-        self.entries[self.count] = (path.socket, len, control);
+        let way = (*path, is_marked);
+        self.entries[self.count] = Entry {
+            socket: path.socket,
+            bytes: len,
+            control_bytes: control,
+            follows: self.last == Some(way),
+        };
+        self.last = Some(way);
         self.count += 1;
         if self.count == BATCH {
             self.flush();

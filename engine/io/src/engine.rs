@@ -65,6 +65,9 @@ impl Shared {
     }
 }
 
+/// Set in the environment, every datagram is a message of its own: to compare, and for a device that fails silently.
+const NO_SEGMENTS: &str = "PARLEY_NO_GSO";
+
 /// A running data plane.
 pub struct Engine {
     shared: Arc<Shared>,
@@ -90,6 +93,9 @@ impl Engine {
         let port = sockets[0].bound.port();
         for socket in &sockets {
             socket.set_buffers(SOCKET_BUFFER_BYTES)?;
+            if std::env::var_os(NO_SEGMENTS).is_some() {
+                socket.never_segment();
+            }
             if options.dscp {
                 // Most datagrams are video, so the socket has its mark and only audio carries one of its own:
                 // free for video, 40 ns of about 850 for audio. A second socket on the port would take flows.

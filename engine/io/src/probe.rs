@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ring::aead::{Aad, LessSafeKey, Nonce, UnboundKey, AES_128_GCM};
 
-use crate::sys::{self, Name, Part, Socket, BATCH};
+use crate::sys::{self, Name, Outgoing, Socket, BATCH};
 
 /// The result.
 #[derive(Clone, Copy, Debug)]
@@ -80,13 +80,13 @@ pub fn fanout_ceiling(
                 names[count] = destination.name;
                 count += 1;
                 if count == BATCH {
-                    let rows = slots.iter_mut().zip(&mut names);
-                    let parts = rows.map(|(slot, name)| Part {
-                        bytes: &mut slot[..packet_bytes],
-                        name,
-                        control: &mut [],
+                    let parts: [Outgoing<'_>; BATCH] = std::array::from_fn(|at| Outgoing {
+                        bytes: &slots[at][..packet_bytes],
+                        name: &names[at],
+                        control: &[],
+                        follows: false,
                     });
-                    copies += (BATCH - sys::send(&sender, parts)) as u64;
+                    copies += (BATCH - sys::send(&sender, &parts)) as u64;
                     count = 0;
                 }
             }

@@ -211,11 +211,13 @@ impl Loop {
                         let taken = own.inbox.take(at, socket as u8, bound);
                         at += 1; // before the work: after a panic the next one is due
                         if let Some((path, datagram)) = taken {
-                            own.plane.receive(&path, datagram, now, &mut own.outbox);
+                            own.plane
+                                .receive_in_batch(&path, datagram, now, &mut own.outbox);
                         }
                     }
                 });
             }
+            self.guarded(|own| own.plane.end_batch(now, &mut own.outbox));
             self.outbox.flush();
             if count < BATCH {
                 return false;

@@ -55,15 +55,15 @@ impl Cache {
         self.floor = self.written; // constant time: a publisher may force this with each packet
     }
 
-    /// Keep a packet as it arrived.
-    pub fn put(&mut self, dense: u64, meta: Meta, packet: &[u8]) {
+    /// Keep a packet as it arrived. False: it is not kept.
+    pub fn put(&mut self, dense: u64, meta: Meta, packet: &[u8]) -> bool {
         let (size, Ok(len)) = (self.bytes.len() as u64, u16::try_from(packet.len())) else {
-            return;
+            return false;
         };
         let place = self.slot(dense);
         let old = &self.entries[place];
         if len == 0 || u64::from(len) > size || (old.dense > dense && old.offset >= self.floor) {
-            return;
+            return false;
         }
         let mut offset = self.written;
         if offset % size + u64::from(len) > size {
@@ -78,6 +78,7 @@ impl Cache {
             len,
             meta,
         };
+        true
     }
 
     /// A packet, if it is still there.

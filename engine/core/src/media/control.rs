@@ -19,6 +19,7 @@ impl Router {
         let Some(&slot) = self.transport_slots.get(&from) else {
             return;
         };
+        self.release(now, sink); // somebody may ask again for what is held
         for packet in Compound::new(packet) {
             let Ok(packet) = packet else {
                 self.malformed += 1; // what came before the fault was acted upon: it was whole

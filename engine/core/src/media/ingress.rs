@@ -1,18 +1,20 @@
 //! An incoming RTP packet on its way to every copy of it.
 //!
-//! Not here: which stream it is (`learning`), how a copy is written (`subscription`), RTCP (`control`).
+//! Not here: which stream it is (`learning`), its copies (`fanout`), how one is written (`subscription`), RTCP
+//! (`control`).
 
 use crate::id::{Micros, TransportId};
 
 use super::cache::Cache;
 use super::clock::Offset;
+use super::fanout::Copied;
 use super::opus;
 use super::packet::Meta;
 use super::publication::{Publication, NONE};
 use super::receive::{Arrival, Receive};
 use super::router::{wake, Router, Stream, Transport};
 use super::rtp::{Header, Values};
-use super::subscription::{Egress, Face, Start, Subscription};
+use super::subscription::{Egress, Start, Subscription};
 use super::{Event, Sink};
 
 /// How long transport-cc feedback may wait: several packets per message, quick enough for an estimator.
@@ -84,6 +86,7 @@ impl Router {
             ));
         }
         if admitted.restarted {
+            self.held.clear(); // their numbers mean nothing any more
             end_segments(publication, &mut self.egress, stream.layer);
         }
         if !publication.open {
@@ -107,17 +110,28 @@ impl Router {
         }
         let kind = publication.kinds[usize::from(codec)];
         let meta = Meta::read(&header, values, codec, kind, packet);
+        let video = publication.stream.video;
+        let mut is_kept = false;
         if !publication.subscribers.is_empty() {
-            let video = publication.stream.video;
-            publication.layers[usize::from(stream.layer)]
+            is_kept = publication.layers[usize::from(stream.layer)]
                 .cache
                 .get_or_insert_with(|| Cache::new(video))
                 .put(admitted.dense, meta, packet);
         }
         if admitted.revived {
+            self.release(now, sink); // they came before the layers changed
             self.aim_all(stream.publication, now);
         }
-        self.fan_out(stream, &admitted, &meta, packet, now, sink);
+        let copied = Copied {
+            layer: stream.layer,
+            dense: admitted.dense,
+            newest: admitted.newest,
+        };
+        if is_kept && video {
+            self.hold(stream.publication, copied, now, sink);
+        } else {
+            self.fan_out(stream.publication, copied, &meta, packet, now, sink);
+        }
         let Some(publication) = &mut self.publications[stream.publication as usize] else {
             return;
         };
@@ -126,89 +140,6 @@ impl Router {
         }
         if publication.keys_wanted != 0 {
             self.ask_key(stream.publication, now, sink);
-        }
-    }
-
-    /// The copies of one packet.
-    fn fan_out(
-        &mut self,
-        stream: Stream,
-        admitted: &Admitted,
-        meta: &Meta,
-        packet: &[u8],
-        now: Micros,
-        sink: &mut impl Sink,
-    ) {
-        let Some(publication) = &self.publications[stream.publication as usize] else {
-            return;
-        };
-        let layer = stream.layer;
-        let dense = admitted.dense;
-        for &sub in &publication.subscribers {
-            let hot = &mut self.egress[sub as usize];
-            let mut switched = false;
-            if hot.current != layer {
-                let due = if hot.video {
-                    meta.key && (hot.target == layer || hot.current == NONE && layer < hot.target)
-                } else {
-                    admitted.newest && hot.target == layer
-                };
-                if !due || hot.target == NONE || hot.stalled {
-                    continue;
-                }
-                if hot.payload_types[usize::from(meta.codec)] == NONE {
-                    continue;
-                }
-                let Some(cold) = &mut self.subscriptions[sub as usize] else {
-                    continue;
-                };
-                begin(publication, hot, cold, layer, dense, meta, now);
-                switched = true;
-            }
-            if dense < hot.first {
-                continue;
-            }
-            let payload_type = hot.payload_types[usize::from(meta.codec)];
-            if payload_type == NONE {
-                hot.current = NONE; // a codec that cannot be mapped: go on at the next that can
-                continue;
-            }
-            let Some(slot) = sink.rtp(hot.to) else {
-                hot.stalled = true;
-                hot.current = NONE;
-                continue;
-            };
-            let sequence = dense.wrapping_add(hot.deltas.sequence);
-            let mut face = Face {
-                payload_type,
-                sequence: sequence as u16,
-                ssrc: hot.ssrc,
-                original: None,
-                transport_cc: None,
-                now,
-            };
-            if hot.stamped && hot.extensions.transport_cc != 0 {
-                face.transport_cc = stamp(&mut self.transports[hot.transport as usize]);
-            }
-            let len = hot.compose(slot, &face, &hot.deltas, meta, packet);
-            if face.transport_cc.is_some() {
-                if let Some(transport) = &mut self.transports[hot.transport as usize] {
-                    transport.noted(len.unwrap_or(0), now);
-                }
-            }
-            if hot.stamped {
-                sink.rtp_done(len.unwrap_or(0));
-            } else {
-                sink.rtp_done_repeatable(len.unwrap_or(0));
-            }
-            if let Some(len) = len {
-                hot.sent(sequence, meta, len, now);
-                if switched && hot.video {
-                    if let Some(cold) = &self.subscriptions[sub as usize] {
-                        sink.event(Event::Keyframe(cold.id));
-                    }
-                }
-            }
         }
     }
 }
@@ -320,7 +251,7 @@ pub(super) fn stamp(transport: &mut Option<Transport>) -> Option<u16> {
 }
 
 /// A new segment of a subscription, at this packet.
-fn begin(
+pub(super) fn begin(
     publication: &Publication,
     hot: &mut Egress,
     cold: &mut Subscription,

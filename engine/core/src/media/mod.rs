@@ -11,6 +11,7 @@ mod congestion;
 mod control;
 mod error;
 pub mod estimate;
+mod fanout;
 mod ingress;
 pub mod keyframe;
 mod layers;

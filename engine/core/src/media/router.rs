@@ -11,6 +11,7 @@ use crate::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
 use super::allocation::Stream as Share;
 use super::clock::Offset;
 use super::congestion::Pressure;
+use super::fanout::Held;
 use super::layers::choose;
 use super::levels::Levels;
 use super::publication::{Publication, NONE};
@@ -70,6 +71,7 @@ pub struct Router {
     free_transports: Vec<u32>,
     free_publications: Vec<u32>,
     free_subscriptions: Vec<u32>,
+    pub(super) held: Held,
     pub(super) levels: Levels,
     /// Transports whose recorder waits.
     pub(super) feedback: Vec<u32>,
@@ -106,6 +108,7 @@ impl Router {
             free_transports: Vec::new(),
             free_publications: Vec::new(),
             free_subscriptions: Vec::new(),
+            held: Held::new(),
             levels: Levels::default(),
             feedback: Vec::new(),
             keys: Vec::new(),

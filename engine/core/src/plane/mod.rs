@@ -347,6 +347,28 @@ impl Plane {
         now: Micros,
         out: &mut impl Output,
     ) {
+        self.receive_in_batch(path, datagram, now, out);
+        self.end_batch(now, out);
+    }
+
+    /// The copies that datagrams of a batch still owe. Before anything else is asked of the plane.
+    pub fn end_batch(&mut self, now: Micros, out: &mut impl Output) {
+        if let Some(holder) = self.router.holder() {
+            self.current = Some(holder);
+            self.router
+                .release(now, &mut Egress::new(&mut self.table, out));
+            self.current = None;
+        }
+    }
+
+    /// As `receive`, but copies may wait for the datagrams behind it: `end_batch` must follow.
+    pub fn receive_in_batch(
+        &mut self,
+        path: &Path,
+        datagram: &mut [u8],
+        now: Micros,
+        out: &mut impl Output,
+    ) {
         self.current = None;
         let Some(&first) = datagram.first() else {
             self.drops.malformed += 1;
@@ -505,6 +527,11 @@ impl Plane {
             return;
         }
         let mut egress = Egress::new(&mut self.table, out);
+        if let Some(other) = self.router.holder().filter(|holder| *holder != id) {
+            self.current = Some(other); // if it panics, it is not this one's fault
+            self.router.release(now, &mut egress);
+            self.current = Some(id);
+        }
         if is_rtcp {
             self.router.rtcp(id, &datagram[..len], now, &mut egress);
         } else {

@@ -1,5 +1,6 @@
 //! The router in virtual time: peers that send, a sink that records.
 
+mod batches;
 mod control;
 mod feeding;
 mod forwarding;
@@ -162,6 +163,12 @@ impl Story {
     }
 
     pub fn rtp(&mut self, from: TransportId, packet: &[u8]) {
+        self.rtp_in_batch(from, packet);
+        self.router.release(self.now, &mut self.record);
+    }
+
+    /// Copies may wait for `router.release`.
+    pub fn rtp_in_batch(&mut self, from: TransportId, packet: &[u8]) {
         self.record.now = Some(self.now);
         let mut packet = packet.to_vec();
         self.router

@@ -178,6 +178,7 @@ impl Call {
                 }
             }
         }
+        self.router.release(now, &mut self.out);
         if self.router.timeout().is_some_and(|due| due <= now) {
             self.router.tick(now, &mut self.out);
         }

@@ -1,0 +1,214 @@
+//! From one packet to its copies: at once for sound, at the end of a batch for pictures.
+//!
+//! Pictures come in bursts, a frame at a time. What arrived in one batch is copied subscriber by subscriber, so that
+//! the datagrams for one peer lie side by side and leave as one message (UDP segmentation), and each peer's keys and
+//! counters are touched once per batch. Nothing waits for a timer: the batch ends when the socket is read.
+//! Not here: what a packet means (`ingress`), how a copy is written (`subscription`).
+
+use crate::id::{Micros, TransportId};
+
+use super::ingress::{begin, stamp};
+use super::packet::Meta;
+use super::publication::{Publication, NONE};
+use super::router::{Router, Transport};
+use super::subscription::{Egress, Face, Subscription};
+use super::{Event, Sink};
+
+/// Packets held at most, all of one publication: one batch of the socket, and far less than a layer's cache holds.
+pub(super) const MAX_HELD: usize = 64;
+
+/// A packet of a publication on its way out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Copied {
+    pub(super) layer: u8,
+    /// Its number without the padding in between.
+    pub(super) dense: u64,
+    /// Nothing newer came before.
+    pub(super) newest: bool,
+}
+
+/// Packets that lie in their layer's cache and are not copied yet.
+#[derive(Debug)]
+pub(super) struct Held {
+    publication: u32,
+    packets: Vec<Copied>,
+}
+
+impl Held {
+    pub(super) fn new() -> Self {
+        Self {
+            publication: 0,
+            packets: Vec::with_capacity(MAX_HELD),
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.packets.clear();
+    }
+}
+
+/// What copies of one publication touch.
+struct Copying<'a> {
+    publication: &'a Publication,
+    egress: &'a mut [Egress],
+    subscriptions: &'a mut [Option<Subscription>],
+    transports: &'a mut [Option<Transport>],
+    now: Micros,
+}
+
+impl Router {
+    /// Whose packets are held.
+    #[must_use]
+    pub fn holder(&self) -> Option<TransportId> {
+        if self.held.packets.is_empty() {
+            return None;
+        }
+        let publication = self.publications.get(self.held.publication as usize)?;
+        let slot = publication.as_ref()?.transport;
+        self.transports[slot as usize].as_ref().map(|own| own.id)
+    }
+
+    /// Copy this packet, which is in its layer's cache, with those that follow it.
+    pub(super) fn hold(
+        &mut self,
+        publication: u32,
+        packet: Copied,
+        now: Micros,
+        sink: &mut impl Sink,
+    ) {
+        if self.held.publication != publication || self.held.packets.len() == MAX_HELD {
+            self.release(now, sink);
+            self.held.publication = publication;
+        }
+        self.held.packets.push(packet);
+    }
+
+    /// Copy what is held, subscriber by subscriber.
+    pub fn release(&mut self, now: Micros, sink: &mut impl Sink) {
+        if self.held.packets.is_empty() {
+            return;
+        }
+        // Away first: what panics once must not come again.
+        let mut packets = std::mem::take(&mut self.held.packets);
+        if let Some(Some(publication)) = self.publications.get(self.held.publication as usize) {
+            let mut copying = Copying {
+                publication,
+                egress: &mut self.egress,
+                subscriptions: &mut self.subscriptions,
+                transports: &mut self.transports,
+                now,
+            };
+            for &sub in &publication.subscribers {
+                for copied in &packets {
+                    let layer = publication.layers.get(usize::from(copied.layer));
+                    let cache = layer.and_then(|layer| layer.cache.as_ref());
+                    if let Some((meta, packet)) = cache.and_then(|cache| cache.get(copied.dense)) {
+                        copying.one(sub, *copied, &meta, packet, sink);
+                    }
+                }
+            }
+        }
+        packets.clear();
+        self.held.packets = packets;
+    }
+
+    /// The copies of one packet, now; behind those that are held.
+    pub(super) fn fan_out(
+        &mut self,
+        publication: u32,
+        copied: Copied,
+        meta: &Meta,
+        packet: &[u8],
+        now: Micros,
+        sink: &mut impl Sink,
+    ) {
+        if self.held.publication == publication {
+            self.release(now, sink);
+        }
+        let Some(publication) = &self.publications[publication as usize] else {
+            return;
+        };
+        let mut copying = Copying {
+            publication,
+            egress: &mut self.egress,
+            subscriptions: &mut self.subscriptions,
+            transports: &mut self.transports,
+            now,
+        };
+        for &sub in &publication.subscribers {
+            copying.one(sub, copied, meta, packet, sink);
+        }
+    }
+}
+
+impl Copying<'_> {
+    /// The copy of one packet for one subscriber, if it gets one.
+    fn one(&mut self, sub: u32, copied: Copied, meta: &Meta, packet: &[u8], sink: &mut impl Sink) {
+        let Copied { layer, dense, .. } = copied;
+        let now = self.now;
+        let hot = &mut self.egress[sub as usize];
+        let mut switched = false;
+        if hot.current != layer {
+            let due = if hot.video {
+                meta.key && (hot.target == layer || hot.current == NONE && layer < hot.target)
+            } else {
+                copied.newest && hot.target == layer
+            };
+            if !due || hot.target == NONE || hot.stalled {
+                return;
+            }
+            if hot.payload_types[usize::from(meta.codec)] == NONE {
+                return;
+            }
+            let Some(cold) = &mut self.subscriptions[sub as usize] else {
+                return;
+            };
+            begin(self.publication, hot, cold, layer, dense, meta, now);
+            switched = true;
+        }
+        if dense < hot.first {
+            return;
+        }
+        let payload_type = hot.payload_types[usize::from(meta.codec)];
+        if payload_type == NONE {
+            hot.current = NONE; // a codec that cannot be mapped: go on at the next that can
+            return;
+        }
+        let Some(slot) = sink.rtp(hot.to) else {
+            hot.stalled = true;
+            hot.current = NONE;
+            return;
+        };
+        let sequence = dense.wrapping_add(hot.deltas.sequence);
+        let mut face = Face {
+            payload_type,
+            sequence: sequence as u16,
+            ssrc: hot.ssrc,
+            original: None,
+            transport_cc: None,
+            now,
+        };
+        if hot.stamped && hot.extensions.transport_cc != 0 {
+            face.transport_cc = stamp(&mut self.transports[hot.transport as usize]);
+        }
+        let len = hot.compose(slot, &face, &hot.deltas, meta, packet);
+        if face.transport_cc.is_some() {
+            if let Some(transport) = &mut self.transports[hot.transport as usize] {
+                transport.noted(len.unwrap_or(0), now);
+            }
+        }
+        if hot.stamped {
+            sink.rtp_done(len.unwrap_or(0));
+        } else {
+            sink.rtp_done_repeatable(len.unwrap_or(0));
+        }
+        if let Some(len) = len {
+            hot.sent(sequence, meta, len, now);
+            if switched && hot.video {
+                if let Some(cold) = &self.subscriptions[sub as usize] {
+                    sink.event(Event::Keyframe(cold.id));
+                }
+            }
+        }
+    }
+}

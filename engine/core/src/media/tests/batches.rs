@@ -1,0 +1,137 @@
+//! Pictures of one batch are copied together: same packets per subscriber, another order between subscribers.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn watched_by_two() -> (Story, Source) {
+    let mut story = Story::new();
+    story.publish(1, ALICE, camera());
+    story.subscribe(1, BOB, screen(77), 1);
+    story.subscribe(2, CAROL, screen(78), 1);
+    (story, Source::new(1_000, 96, 10))
+}
+
+#[test]
+fn copies_leave_subscriber_by_subscriber() {
+    let (mut story, mut alice) = watched_by_two();
+    for packet in alice.frame(true, 3) {
+        story.rtp_in_batch(ALICE, &packet);
+    }
+    assert!(story.record.rtp.is_empty());
+    assert_eq!(story.router.holder(), Some(ALICE));
+    story.router.release(story.now, &mut story.record);
+    let order: Vec<_> = story.record.rtp.iter().map(|seen| seen.to).collect();
+    assert_eq!(order, [BOB, BOB, BOB, CAROL, CAROL, CAROL]);
+    assert_eq!(story.router.holder(), None);
+    for peer in [BOB, CAROL] {
+        assert_continuous(&story.seen(peer));
+    }
+}
+
+#[test]
+fn a_long_batch_is_released_before_it_leaves_the_cache() {
+    let (mut story, mut alice) = watched_by_two();
+    for packet in alice.frame(true, 150) {
+        story.rtp_in_batch(ALICE, &packet);
+    }
+    story.router.release(story.now, &mut story.record);
+    for peer in [BOB, CAROL] {
+        let seen = story.seen(peer);
+        assert_eq!(seen.len(), 150);
+        assert_continuous(&seen);
+    }
+}
+
+#[test]
+fn another_publication_comes_behind() {
+    let (mut story, mut alice) = watched_by_two();
+    story.publish(2, BOB, camera());
+    story.subscribe(3, CAROL, screen(90), 2);
+    let mut bob = Source::new(2_000, 96, 500);
+    let (first, second) = (alice.frame(true, 1), bob.frame(true, 1));
+    let stream = |story: &Story| -> Vec<_> {
+        let all = story.record.rtp.iter();
+        all.map(|seen| seen.header.ssrc).collect()
+    };
+    story.rtp_in_batch(ALICE, &first[0]);
+    story.rtp_in_batch(BOB, &second[0]);
+    assert_eq!(story.router.holder(), Some(BOB));
+    assert_eq!(stream(&story), [77, 78]);
+    story.router.release(story.now, &mut story.record);
+    assert_eq!(stream(&story), [77, 78, 90]);
+}
+
+#[test]
+fn feedback_of_the_same_batch_finds_what_was_sent() {
+    let (mut story, mut alice) = watched_by_two();
+    for packet in alice.frame(true, 2) {
+        story.rtp_in_batch(ALICE, &packet);
+    }
+    story.rtcp(BOB, |builder| builder.receiver_report(1, &[]));
+    assert_eq!(story.seen(BOB).len(), 2);
+    assert_eq!(story.router.holder(), None);
+}
+
+/// A sender whose numbers start over: nothing of before may go out under numbers of after.
+#[test]
+fn a_restart_forgets_what_was_held() {
+    let (mut story, mut alice) = watched_by_two();
+    story.rtp(ALICE, &alice.frame(true, 1).remove(0));
+    story.rtp_in_batch(ALICE, &alice.frame(false, 1).remove(0));
+    let mut again = Source::new(1_000, 96, 40_000);
+    for packet in again.frame(false, 4) {
+        story.rtp_in_batch(ALICE, &packet);
+    }
+    for packet in again.frame(true, 2) {
+        story.rtp_in_batch(ALICE, &packet);
+    }
+    story.router.release(story.now, &mut story.record);
+    for peer in [BOB, CAROL] {
+        let seen = story.seen(peer);
+        assert_continuous(&seen);
+        assert_eq!(seen.len(), 1 + 2, "the first frame and the new key frame");
+    }
+}
+
+#[test]
+fn what_was_unpublished_meanwhile_goes_nowhere() {
+    let (mut story, mut alice) = watched_by_two();
+    story.rtp_in_batch(ALICE, &alice.frame(true, 1).remove(0));
+    story
+        .router
+        .unpublish(PublicationId(1), story.now, &mut story.record);
+    assert_eq!(story.router.holder(), None);
+    story.router.release(story.now, &mut story.record);
+    assert!(story.record.rtp.is_empty());
+}
+
+proptest! {
+    /// However packets fall into batches, each subscriber gets the same ones.
+    #[test]
+    fn batches_change_nothing_for_a_subscriber(
+        frames in prop::collection::vec((prop::bool::weighted(0.2), 1usize..12), 1..20),
+        ends in prop::collection::vec(prop::bool::weighted(0.3), 240),
+    ) {
+        let packets = {
+            let mut alice = Source::new(1_000, 96, 65_500);
+            let all = frames.iter().flat_map(|(key, count)| alice.frame(*key, *count));
+            all.collect::<Vec<_>>()
+        };
+        let run = |is_batched: bool| {
+            let (mut story, _) = watched_by_two();
+            for (packet, end) in packets.iter().zip(&ends) {
+                story.rtp_in_batch(ALICE, packet);
+                if *end || !is_batched {
+                    story.router.release(story.now, &mut story.record);
+                }
+            }
+            story.router.release(story.now, &mut story.record);
+            [BOB, CAROL].map(|peer| {
+                let seen = story.seen(peer);
+                seen.into_iter().map(|seen| seen.bytes).collect::<Vec<_>>()
+            })
+        };
+        prop_assert_eq!(run(true), run(false));
+    }
+}
