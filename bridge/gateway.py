@@ -121,6 +121,15 @@ class StreamPaused:
     paused: bool
 
 
+@dataclass(frozen=True, slots=True)
+class LayersWanted:
+    """The highest layer (0 lowest) that anybody wants of this leg's track; -1 = none. Already debounced."""
+
+    session: str
+    track: TrackId
+    highest: int
+
+
 MediaSignal = (
     SessionUp
     | SessionSilent
@@ -131,6 +140,7 @@ MediaSignal = (
     | Speaking
     | QualityGrade
     | StreamPaused
+    | LayersWanted
 )
 
 

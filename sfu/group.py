@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from sfu import protocol
 from sfu.description import MediaKind
-from sfu.layers import SpeakerSelection, bandwidth_priority, wanted_layer
+from sfu.layers import TOP_LAYER, SpeakerSelection, bandwidth_priority, top_layer, wanted_layer
 from sfu.plane import Handle, Plane
 from sfu.tracks import Stream, Subscription, Track
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 FASTEST_REPORT_S: Final = 0.1  # at most 10 speaker events a second
 _DEFAULT_REPORT_S: Final = 0.25  # as `protocol.Policy`
-_TOP_LAYER: Final = 2
 
 
 class Group:
@@ -41,6 +40,7 @@ class Group:
         self._reported: tuple[tuple[protocol.SpeakerLevel, ...], str] = ((), "")
         self._is_anybody_active = False
         self._followed = ""  # the dominant track when followers last moved
+        self._lowering: set[Track] = set()  # fewer layers wanted than their publishers know
 
     # --- speakers
 
@@ -58,7 +58,13 @@ class Group:
         self.tick(now)
 
     def tick(self, now: float) -> None:
-        """Time passed: silence is noticed, reports are due, followers move."""
+        """Time passed: silence is noticed, reports are due, followers move, unwatched layers end."""
+        for track in tuple(self._lowering):
+            if not track.demand.is_waiting:
+                self._lowering.discard(track)
+            elif track.demand.advance(now):
+                self._lowering.discard(track)
+                self.tell_layers(track)
         if not self._is_anybody_active:
             return
         dominant = self._voices.dominant
@@ -82,6 +88,7 @@ class Group:
     def remove_track(self, track: Track) -> None:
         """The publication ended: it disappears from every subscriber."""
         self.tracks.pop(track.id, None)
+        self._lowering.discard(track)
         self._voices.forget(track.id)
         for session in tuple(self.sessions.values()):
             session.down.lose(track)
@@ -114,7 +121,7 @@ class Group:
         self._tell_starved(subscription)
 
     def count_layers(self, track: Track) -> None:
-        """Tell the publisher's side which layers somebody wants, when that changed."""
+        """Which layers somebody wants: more is told at once, less by a later `tick`."""
         if track.kind is not MediaKind.VIDEO or track.publication is None:
             return
         wanted = [
@@ -123,9 +130,16 @@ class Group:
             if not s.wish.paused
         ]
         followed = any(s.carried == track.id for s in self._compact_streams(MediaKind.VIDEO))
-        highest = max((*wanted, _TOP_LAYER if followed else -1))
-        if highest != track.highest_wanted:
-            track.highest_wanted = highest
+        top = top_layer(track.layers)
+        if track.demand.want(max((*wanted, top if followed else -1)), top):
+            self.tell_layers(track)
+        elif track.demand.is_waiting:
+            self._lowering.add(track)
+
+    def tell_layers(self, track: Track) -> None:
+        """To the publisher's side, unless it need not know (yet)."""
+        highest = track.demand.told
+        if highest is not None:
             self._emit(
                 protocol.LayersWanted(session=track.session, track=track.id, highest=highest)
             )
@@ -146,7 +160,7 @@ class Group:
                 ]
                 chosen = choose(before, candidates, speaker.session if speaker else "")
                 self._carry(stream, chosen)
-                self._set_layer(stream, _TOP_LAYER, paused=False)
+                self._set_layer(stream, TOP_LAYER, paused=False)
                 if kind is MediaKind.VIDEO and before != stream.carried:
                     for changed in (self.tracks.get(before), chosen):
                         if changed is not None:

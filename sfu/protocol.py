@@ -351,7 +351,10 @@ class TrackEnded(_Message, frozen=True):
 
 
 class LayersWanted(_Message, frozen=True):
-    """Highest layer index that somebody wants of the track; -1 = nobody watches."""
+    """Highest layer index that somebody wants of the track; -1 = nobody watches.
+
+    More comes at once, less after some seconds. Until the first one everything is wanted.
+    """
 
     session: str
     track: str

@@ -326,8 +326,7 @@ class Session:
         if self._is_dirty or self._missing() != (0, 0):
             self._report_need()
         for track in self.up.tracks.values():
-            track.highest_wanted = None
-            self.group.count_layers(track)
+            self.group.tell_layers(track)
 
     def state(self) -> protocol.SessionState:
         return protocol.SessionState(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from sfu import protocol
 from sfu.description import Codec, LayerSpec, MediaKind, Section, Wish
+from sfu.layers import LayerDemand
 from sfu.plane import Handle
 
 
@@ -34,7 +35,7 @@ class Track:
     codec: str = ""
     layers_seen: set[int] = field(default_factory=set)
     is_live: bool = False
-    highest_wanted: int | None = None  # as last reported
+    demand: LayerDemand = field(default_factory=LayerDemand)
 
     def fits(self, section: Section) -> bool:
         """Whether this section of the publisher is the announced one."""

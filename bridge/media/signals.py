@@ -6,6 +6,7 @@ Not here: whom a signal goes to (`media.media`).
 from bridge.conference.ids import TrackId
 from bridge.gateway import (
     ChannelMessage,
+    LayersWanted,
     MediaSignal,
     NegotiationWanted,
     QualityGrade,
@@ -30,6 +31,8 @@ def translate(event: protocol.Event) -> MediaSignal | None:
             return NegotiationWanted(event.session, event.audios, event.videos, event.changed)
         case protocol.TrackLive(session=session, track=track, codec=codec):
             return TrackIsLive(session, TrackId(track), codec)
+        case protocol.LayersWanted(session=session, track=track, highest=highest):
+            return LayersWanted(session, TrackId(track), highest)
         case protocol.StreamState(session=session, track=track, paused=paused):
             return StreamPaused(session, TrackId(track), paused)
         case protocol.Quality(session=session, grade=grade):

@@ -23,6 +23,7 @@ from bridge.conference.ids import (
 from bridge.conference.ports import ConferenceRecord, Restored
 from bridge.gateway import (
     ChannelMessage,
+    LayersWanted,
     MediaSignal,
     NegotiationWanted,
     QualityGrade,
@@ -148,6 +149,7 @@ async def test_what_the_worker_says_reaches_the_legs_gateway_and_the_conference(
             StreamPaused("PA_a", TrackId("TR_x"), True),
             QualityGrade("PA_a", 3),
             ChannelMessage("PA_a", "_reliable", b"hi", False),
+            LayersWanted("PA_a", TrackId("TR_a"), 1),
             SessionSilent("PA_a"),
             SessionUp("PA_a"),
         ]

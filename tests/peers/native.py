@@ -66,7 +66,17 @@ class Seen:
 class Client:
     """One person."""
 
-    def __init__(self, tone_hz: int, rgb: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        tone_hz: int,
+        rgb: tuple[int, int, int],
+        size: tuple[int, int] = (WIDTH, HEIGHT),
+        *,
+        simulcast: bool = False,
+    ) -> None:
+        self.size = size
+        self.simulcast = simulcast
+        self.video: Any = None
         self.room = rtc.Room()
         self.tone_hz = tone_hz
         self.rgb = rgb
@@ -144,13 +154,14 @@ class Client:
             self.audio_publication = await self.room.local_participant.publish_track(track, options)
             self._spawn(self._sing(source))
         if video:
-            picture = rtc.VideoSource(WIDTH, HEIGHT)
+            picture = rtc.VideoSource(*self.size)
             video_track = rtc.LocalVideoTrack.create_video_track("camera", picture)
             video_options = rtc.TrackPublishOptions(
                 source=rtc.TrackSource.SOURCE_CAMERA,
                 video_codec=rtc.VideoCodec.VP8,
-                simulcast=False,
+                simulcast=self.simulcast,
             )
+            self.video = video_track
             await self.room.local_participant.publish_track(video_track, video_options)
             self._spawn(self._paint(picture))
 
@@ -166,14 +177,15 @@ class Client:
             await source.capture_frame(rtc.AudioFrame(sound.tobytes(), RATE_HZ, 1, count))
 
     async def _paint(self, source: Any) -> None:
-        plain = bytes((*self.rgb, 255)) * (WIDTH * HEIGHT)
+        width, height = self.size
+        plain = bytes((*self.rgb, 255)) * (width * height)
         step = 0
         while True:
             data = bytearray(plain)
-            at = (HEIGHT - 2) * WIDTH * 4 + (step * 8 % (WIDTH - 8)) * 4
+            at = (height - 2) * width * 4 + (step * 8 % (width - 8)) * 4
             data[at : at + 32] = b"\xff" * 32
             step += 1
-            source.capture_frame(rtc.VideoFrame(WIDTH, HEIGHT, rtc.VideoBufferType.RGBA, data))
+            source.capture_frame(rtc.VideoFrame(width, height, rtc.VideoBufferType.RGBA, data))
             await asyncio.sleep(1 / FPS)
 
     async def remote_candidates(self) -> list[dict[str, Any]]:
@@ -187,6 +199,23 @@ class Client:
             for stat in [*report.publisher_stats, *report.subscriber_stats]
             if stat.HasField("remote_candidate")
         ]
+
+    async def layers_sent(self) -> dict[str, int]:
+        """Packets sent so far, by rid."""
+        return {
+            stat.outbound_rtp.outbound.rid: stat.outbound_rtp.sent.packets_sent
+            for stat in await self.video.get_stats()
+            if stat.HasField("outbound_rtp")
+        }
+
+    def prefer(self, quality: int | None) -> None:
+        """Of every remote picture: a quality (0 lowest), or None for not at all."""
+        for person in self.room.remote_participants.values():
+            for publication in person.track_publications.values():
+                if publication.kind == rtc.TrackKind.KIND_VIDEO:
+                    publication.set_subscribed(quality is not None)
+                    if quality is not None:
+                        publication.set_video_quality(quality)
 
     async def statistics(self) -> list[dict[str, Any]]:
         """Inbound RTP counters of every remote track."""
@@ -245,6 +274,11 @@ async def _answer(client: Client, ask: dict[str, Any]) -> Any:
     }
     if do in simple:
         return simple[do]()
+    if do == "layers_sent":
+        return await client.layers_sent()
+    if do == "prefer":
+        client.prefer(ask["quality"])
+        return True
     if do == "statistics":
         return await client.statistics()
     if do == "remote_candidates":
@@ -265,12 +299,16 @@ async def _main() -> None:
     options.add_argument(
         "--connections", type=int, choices=(0, 1, 2), default=0
     )  # 0: the SDK's choice
+    options.add_argument("--size", default=f"{WIDTH}x{HEIGHT}")
+    options.add_argument("--simulcast", action="store_true")
+    options.add_argument("--dynacast", action="store_true")
     options.add_argument("--no-audio", action="store_true")
     options.add_argument("--no-video", action="store_true")
     given = options.parse_args()
     red, green, blue = (int(v) for v in given.rgb.split(","))
-    client = Client(given.tone_hz, (red, green, blue))
-    how = rtc.RoomOptions(auto_subscribe=True)
+    width, height = (int(v) for v in given.size.split("x"))
+    client = Client(given.tone_hz, (red, green, blue), (width, height), simulcast=given.simulcast)
+    how = rtc.RoomOptions(auto_subscribe=True, dynacast=given.dynacast)
     if given.connections:
         how.single_peer_connection = given.connections == 1
     await asyncio.wait_for(client.room.connect(given.url, given.token, how), 20)

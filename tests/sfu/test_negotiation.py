@@ -19,7 +19,8 @@ from sfu.description import (
     SourceGroup,
     Wish,
 )
-from sfu.worker import Worker
+from sfu.layers import LOWER_AFTER_S
+from sfu.worker import TICK_S, Worker
 from tests.sfu.fakes import (
     COMPACT,
     EACH,
@@ -49,7 +50,8 @@ class Bench:
 
     def __init__(self) -> None:
         self.plane = FakePlane()
-        self.worker = Worker(self.plane, ("192.0.2.1",))
+        self.now = 1_000.0
+        self.worker = Worker(self.plane, ("192.0.2.1",), clock=lambda: self.now)
         self.worker.adopt()
         self._count = 0
 
@@ -76,6 +78,14 @@ class Bench:
             assert isinstance(frame, protocol.Notice)
             taken.append(frame.event)
         return taken
+
+    def later(self, seconds: float) -> list[protocol.Event]:
+        """What is told while time passes; grades are not looked at."""
+        end = self.now + seconds + TICK_S / 2
+        while self.now < end:
+            self.now += TICK_S
+            self.worker.tick()
+        return [e for e in self.events() if not isinstance(e, protocol.Quality)]
 
     def publisher(self, name: str = "ann", kind: MediaKind = VIDEO, track: str = "cam") -> int:
         """A session that publishes one track; the engine's publication."""
@@ -461,12 +471,29 @@ async def test_wishes_choose_layers_and_tell_the_publisher(bench: Bench) -> None
     bench.described(protocol.Offer("bob", offer(section("0", VIDEO, RECV))))
     (handle,) = bench.plane.subscriptions
     assert bench.plane.layers[handle] == (0, False)
-    assert protocol.LayersWanted("ann", "cam", 0) in bench.events()
+    assert bench.later(LOWER_AFTER_S) == [protocol.LayersWanted("ann", "cam", 0)]
     bench.done(protocol.Want("bob", "cam", Wish(width=1920, height=1080, quality=1)))
+    assert bench.events() == [protocol.LayersWanted("ann", "cam", 1)], "more is wanted at once"
     assert bench.plane.layers[handle] == (1, False)
     bench.done(protocol.Want("bob", "cam", Wish(paused=True)))
     assert bench.plane.layers[handle][1] is True
-    assert bench.events()[-1] == protocol.LayersWanted("ann", "cam", -1)
+    assert bench.later(LOWER_AFTER_S / 2) == [], "he looks away for a moment"
+    assert bench.later(LOWER_AFTER_S / 2) == [protocol.LayersWanted("ann", "cam", -1)]
+    bench.worker.adopt()
+    assert protocol.LayersWanted("ann", "cam", -1) in bench.events(), "a new owner hears it again"
+
+
+async def test_looking_away_for_a_moment_costs_the_publisher_nothing(bench: Bench) -> None:
+    bench.publisher()
+    bench.done(protocol.Open("bob", "room", EACH))
+    bench.done(protocol.Subscribe("bob", "cam"))
+    bench.described(protocol.Offer("bob", offer(section("0", VIDEO, RECV))))
+    assert not [e for e in bench.later(60) if isinstance(e, protocol.LayersWanted)]
+    for _ in range(10):
+        bench.done(protocol.Want("bob", "cam", Wish(paused=True)))
+        assert bench.later(LOWER_AFTER_S * 0.8) == []
+        bench.done(protocol.Want("bob", "cam", Wish()))
+        assert bench.later(LOWER_AFTER_S * 0.8) == []
 
 
 async def test_a_gate_closed_before_the_media_stays_closed(bench: Bench) -> None:

@@ -25,6 +25,7 @@ from bridge.conference.ports import ConferenceRecord
 from bridge.gateway import (
     ChannelMessage,
     Context,
+    LayersWanted,
     MediaSignal,
     NegotiationWanted,
     QualityGrade,
@@ -47,6 +48,7 @@ from bridge.gateways.livekit.silence import Silence
 from bridge.gateways.livekit.single import Single
 from bridge.gateways.livekit.speakers import Speakers
 from bridge.gateways.livekit.state import WireState
+from bridge.gateways.livekit.streams import Streams
 from bridge.gateways.livekit.tokens import AccessTokens
 
 log = logging.getLogger(__name__)
@@ -104,6 +106,7 @@ class Device:
         self._work: asyncio.Queue[Work] = asyncio.Queue(MAX_WORK)
         self.packets = Packets(self)
         self._speakers = Speakers()
+        self._streams = Streams(self)
         self._seen: set[str] = set()
         self._departed: dict[str, models.ParticipantInfo] = {}
         self._refresh_s = 0.0
@@ -153,6 +156,7 @@ class Device:
 
     def unpublished(self, track: TrackId) -> None:
         self._seen.discard(track)
+        self._streams.forget(track)
         if track in self.state.cids:  # not by the client's own offer: it must hear of it
             self.publications.forget(track)
             ended = rtc.TrackUnpublishedResponse(track_sid=track)
@@ -189,7 +193,9 @@ class Device:
             case QualityGrade():
                 self._grade(signal.grade)
             case StreamPaused():
-                self._pause(signal)
+                self._streams.pause(signal)
+            case LayersWanted():
+                self._streams.want(signal)
             case _:
                 pass  # TrackIsLive: clients see it by themselves
 
@@ -269,6 +275,7 @@ class Device:
             elif not one.hidden:
                 self.update((wire.participant_info(one, rooms.extras(one.id)),))
         self._speakers.forget()
+        self._streams.resume()
         await self.negotiator.resume()
 
     def _relays(self) -> list[rtc.ICEServer]:
@@ -420,21 +427,6 @@ class Device:
         message = rtc.SignalResponse(connection_quality=update)
         for device in self.services.rooms.of(self.conference.id):
             device.send_latest(f"quality {self.leg_id}", message)
-
-    def _pause(self, signal: StreamPaused) -> None:
-        owner = next(
-            (
-                leg.id
-                for leg in self.services.rooms.legs(self.conference.id)
-                if any(track.id == signal.track for track in leg.tracks)
-            ),
-            None,
-        )
-        if owner is not None:
-            state = rtc.StreamState.PAUSED if signal.paused else rtc.StreamState.ACTIVE
-            info = rtc.StreamStateInfo(participant_sid=owner, track_sid=signal.track, state=state)
-            update = rtc.StreamStateUpdate(stream_states=[info])
-            self.send(rtc.SignalResponse(stream_state_update=update))
 
     def _told(self, tracks: set[str]) -> None:
         self.services.rooms.seen(tracks, self.conference.id)

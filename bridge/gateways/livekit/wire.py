@@ -223,6 +223,32 @@ def _quality(rank: int) -> models.VideoQuality:
     ]
 
 
+def subscribed_quality(track: Track, highest: int) -> rtc.SignalResponse:
+    """Dynacast: which qualities a publisher need not encode. `highest` is an index of its layers, -1 = none.
+
+    COMPAT: the message has the same twice, by codec (client-sdk-js 2.x, rust-sdks) and without (older ones).
+    Publishers without dynacast ignore it; nothing in the protocol tells us who they are.
+    """
+    top = models.VideoQuality.HIGH
+    if highest < 0:
+        limit = -1
+    elif highest >= len(track.layers) - 1:
+        limit = top
+    else:
+        limit = track.layers[highest].quality
+    qualities = [
+        rtc.SubscribedQuality(quality=_quality(rank), enabled=rank <= limit)
+        for rank in range(top + 1)
+    ]
+    codec = (track.mime_type or "video/VP8").rpartition("/")[2].lower()
+    update = rtc.SubscribedQualityUpdate(
+        track_sid=track.id,
+        subscribed_qualities=qualities,
+        subscribed_codecs=[rtc.SubscribedCodec(codec=codec, qualities=qualities)],
+    )
+    return rtc.SignalResponse(subscribed_quality_update=update)
+
+
 def wish_of(setting: rtc.UpdateTrackSettings) -> Wish:
     """A pixel size wins over the quality: adaptive streams leave the latter at its zero, which is LOW."""
     has_size = setting.width > 0 and setting.height > 0

@@ -14,9 +14,11 @@ from bridge.conference.ids import (
     LeaveReason,
     Network,
     Role,
+    TrackId,
     TrackKind,
 )
 from bridge.gateway import (
+    LayersWanted,
     NegotiationWanted,
     QualityGrade,
     SessionOver,
@@ -322,6 +324,51 @@ async def test_active_state_speakers_quality_and_pauses_are_told(rig: Rig) -> No
     paused = (await alice.until("stream_state_update")).stream_states[0]
     assert (paused.participant_sid, paused.track_sid) == (other.id, info.sid)
     assert paused.state == rtc.StreamState.PAUSED
+
+
+LAYERS = [
+    models.VideoLayer(quality=models.VideoQuality.LOW, width=320, height=180),
+    models.VideoLayer(quality=models.VideoQuality.MEDIUM, width=640, height=360),
+    models.VideoLayer(quality=models.VideoQuality.HIGH, width=1280, height=720),
+]
+
+
+async def test_a_publisher_hears_which_layers_nobody_watches(rig: Rig) -> None:
+    alice = await rig.single("alice")
+    await alice.until("join")
+    info = await alice.add_track(
+        "cam",
+        type=models.TrackType.VIDEO,
+        layers=LAYERS,
+        simulcast_codecs=[rtc.SimulcastCodec(codec="vp8", cid="cam")],
+    )
+    leg = rig.leg("alice")
+    for highest, enabled in ((0, [0]), (2, [0, 1, 2]), (-1, []), (1, [0, 1])):
+        rig.signal(LayersWanted(leg.id, TrackId(info.sid), highest), leg)
+        told = await alice.until("subscribed_quality_update")
+        assert told.track_sid == info.sid
+        (codec,) = told.subscribed_codecs
+        assert codec.codec == "vp8"
+        for qualities in (told.subscribed_qualities, codec.qualities):
+            assert [q.quality for q in qualities] == [0, 1, 2]
+            assert [q.quality for q in qualities if q.enabled] == enabled
+
+
+@pytest.mark.parametrize(
+    ("ranks", "highest", "enabled"),
+    [([2], 0, [0, 1, 2]), ([0, 1], 1, [0, 1, 2]), ([0, 1], 0, [0]), ([], 2, [0, 1, 2])],
+)
+async def test_the_last_announced_layer_is_everything(
+    rig: Rig, ranks: list[int], highest: int, enabled: list[int]
+) -> None:
+    alice = await rig.single("alice")
+    await alice.until("join")
+    layers = [models.VideoLayer(quality=models.VideoQuality.ValueType(r)) for r in ranks]
+    info = await alice.add_track("cam", type=models.TrackType.VIDEO, layers=layers)
+    leg = rig.leg("alice")
+    rig.signal(LayersWanted(leg.id, TrackId(info.sid), highest), leg)
+    told = await alice.until("subscribed_quality_update")
+    assert [q.quality for q in told.subscribed_qualities if q.enabled] == enabled
 
 
 async def test_trickled_candidates_reach_media_and_the_empty_one_is_the_end(rig: Rig) -> None:
