@@ -94,6 +94,17 @@ impl Cache {
         Some((entry.meta, &self.bytes[at..at + usize::from(entry.len)]))
     }
 
+    /// Payload bytes of the packet kept last under this number; 0 if none was.
+    #[must_use]
+    pub fn payload_bytes(&self, dense: u64) -> u16 {
+        let entry = &self.entries[self.slot(dense)];
+        if entry.dense == dense {
+            entry.meta.payload.len
+        } else {
+            0
+        }
+    }
+
     fn slot(&self, dense: u64) -> usize {
         (dense % self.entries.len() as u64) as usize
     }

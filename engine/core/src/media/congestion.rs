@@ -422,6 +422,7 @@ impl Router {
             original: Some(sequence as u16),
             transport_cc: Some(number as u16),
             now,
+            padding: 0,
         };
         let len = if let Some((deltas, meta, packet, rtx)) = again {
             face.payload_type = rtx;

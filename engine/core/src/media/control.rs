@@ -223,6 +223,7 @@ impl Router {
             original: None,
             transport_cc: None,
             now,
+            padding: 0,
         };
         if rtx != NONE {
             face.payload_type = rtx;

@@ -16,6 +16,9 @@ use super::{Event, Sink};
 
 /// Packets held at most, all of one publication: one batch of the socket, and far less than a layer's cache holds.
 pub(super) const MAX_HELD: usize = 64;
+/// Longest padding of a copy. Senders cut a frame into parts that differ by a byte or two; a run of segments must be
+/// of one size.
+const MAX_PADDING: u16 = 15;
 
 /// A packet of a publication on its way out.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +28,8 @@ pub(super) struct Copied {
     pub(super) dense: u64,
     /// Nothing newer came before.
     pub(super) newest: bool,
+    /// Bytes that make it as long as its neighbours.
+    pub(super) padding: u8,
 }
 
 /// Packets that lie in their layer's cache and are not copied yet.
@@ -98,6 +103,7 @@ impl Router {
                 transports: &mut self.transports,
                 now,
             };
+            level(publication, &mut packets);
             for &sub in &publication.subscribers {
                 for copied in &packets {
                     let layer = publication.layers.get(usize::from(copied.layer));
@@ -187,6 +193,8 @@ impl Copying<'_> {
             original: None,
             transport_cc: None,
             now,
+            // A repeat without RTX must equal its original, and repeats stand alone.
+            padding: if hot.stamped { copied.padding } else { 0 },
         };
         if hot.stamped && hot.extensions.transport_cc != 0 {
             face.transport_cc = stamp(&mut self.transports[hot.transport as usize]);
@@ -209,6 +217,33 @@ impl Copying<'_> {
                     sink.event(Event::Keyframe(cold.id));
                 }
             }
+        }
+    }
+}
+
+/// Pad neighbours of a layer that differ by little to one size.
+fn level(publication: &Publication, packets: &mut [Copied]) {
+    for (layer, index) in publication.layers.iter().zip(0u8..) {
+        let Some(cache) = &layer.cache else {
+            continue;
+        };
+        let (mut start, mut least, mut most) = (0, u16::MAX, 0);
+        for at in 0..=packets.len() {
+            let bytes = match packets.get(at) {
+                Some(packet) if packet.layer != index => continue,
+                Some(packet) => cache.payload_bytes(packet.dense),
+                None => 0,
+            };
+            if at < packets.len() && most.max(bytes) - least.min(bytes) <= MAX_PADDING {
+                (least, most) = (least.min(bytes), most.max(bytes));
+                continue;
+            }
+            for packet in &mut packets[start..at] {
+                if packet.layer == index {
+                    packet.padding = (most - cache.payload_bytes(packet.dense)) as u8;
+                }
+            }
+            (start, least, most) = (at, bytes, bytes);
         }
     }
 }

@@ -126,6 +126,7 @@ impl Router {
             layer: stream.layer,
             dense: admitted.dense,
             newest: admitted.newest,
+            padding: 0,
         };
         if is_kept && video {
             self.hold(stream.publication, copied, now, sink);

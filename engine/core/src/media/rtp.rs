@@ -345,6 +345,19 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Padding behind the payload, 1 to 255 bytes, of which the last counts them (RFC 3550 section 5.1). None if there
+    /// is no room for it: a packet does without.
+    pub fn pad(&mut self, bytes: u8) {
+        let end = self.at + usize::from(bytes);
+        if bytes == 0 || !self.fits || self.block != 0 || end > self.slot.len() {
+            return;
+        }
+        self.slot[self.at..end].fill(0);
+        self.slot[end - 1] = bytes;
+        self.slot[0] |= 0x20;
+        self.at = end;
+    }
+
     /// What was written so far, for patches in place.
     pub fn bytes(&mut self) -> &mut [u8] {
         let at = self.at;

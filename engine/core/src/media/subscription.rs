@@ -398,6 +398,8 @@ pub struct Face {
     pub transport_cc: Option<u16>,
     /// When it leaves.
     pub now: Micros,
+    /// Bytes of padding, so that it is as long as its neighbours.
+    pub padding: u8,
 }
 
 impl Egress {
@@ -458,6 +460,7 @@ impl Egress {
                 meta.vp8
                     .rewrite(&mut writer.bytes()[place..], deltas.picture, deltas.tl0);
             }
+            writer.pad(face.padding);
         }
         writer.finish()
     }

@@ -73,6 +73,52 @@ fn feedback_of_the_same_batch_finds_what_was_sent() {
     assert_eq!(story.router.holder(), None);
 }
 
+/// One frame in parts of these payload sizes, as it leaves to Bob.
+fn parts(sizes: &[usize], rtx: Option<u8>) -> Vec<Seen> {
+    let mut story = Story::new();
+    story.publish(1, ALICE, camera());
+    let mut bobs = screen(77);
+    bobs.codecs = vec![vp8(100, rtx)];
+    story.subscribe(1, BOB, bobs, 1);
+    let mut alice = Source::new(1_000, 96, 10);
+    for (index, size) in sizes.iter().enumerate() {
+        let mut payload = alice.picture_payload(true, index == 0, 7);
+        payload.resize(*size, 7);
+        let packet = alice.packet(index + 1 == sizes.len(), &payload);
+        story.rtp_in_batch(ALICE, &packet);
+    }
+    story.router.release(story.now, &mut story.record);
+    story.seen(BOB)
+}
+
+#[test]
+fn parts_of_a_frame_become_one_size_and_their_payload_stays() {
+    let sizes = [1_000, 1_000, 1_001, 1_015, 1_016, 400];
+    let seen = parts(&sizes, Some(101));
+    let payloads: Vec<_> = seen.iter().map(|seen| seen.payload().len()).collect();
+    assert_eq!(payloads, sizes);
+    let whole: Vec<_> = seen.iter().map(|seen| seen.bytes.len()).collect();
+    assert!(
+        whole[..4].iter().all(|bytes| *bytes == whole[0]),
+        "{whole:?}"
+    );
+    assert_eq!(
+        whole[4] - whole[0],
+        1,
+        "too far from the first: a run of its own"
+    );
+    assert_eq!(whole[4] - whole[5], 616);
+    assert!(seen
+        .iter()
+        .all(|seen| seen.header.marker == (seen.payload().len() == 400)));
+}
+
+#[test]
+fn who_gets_repeats_without_rtx_gets_no_padding() {
+    let seen = parts(&[1_000, 1_001], None);
+    assert_eq!(seen[1].bytes.len() - seen[0].bytes.len(), 1);
+}
+
 /// A sender whose numbers start over: nothing of before may go out under numbers of after.
 #[test]
 fn a_restart_forgets_what_was_held() {

@@ -419,7 +419,7 @@ impl Source {
         slot
     }
 
-    fn picture_payload(&self, key: bool, first: bool, tag: u8) -> Vec<u8> {
+    pub fn picture_payload(&self, key: bool, first: bool, tag: u8) -> Vec<u8> {
         let start = if first { 0x90 } else { 0x80 };
         let picture = (self.picture & 0x7fff | 0x8000).to_be_bytes();
         let mut payload = vec![start, 0xc0, picture[0], picture[1], self.tl0];
