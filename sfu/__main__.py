@@ -12,7 +12,7 @@ import logging
 import sys
 from pathlib import Path
 
-from sfu.ice import offered
+from sfu.ice import address_filter, offered
 from sfu.lock import Locked, LockFile
 from sfu.native import NativePlane, local_addresses
 from sfu.process import serve
@@ -28,8 +28,9 @@ def _address(text: str) -> str:
     return str(ipaddress.ip_address(text))
 
 
-def _network(text: str) -> str:
-    return str(ipaddress.ip_network(text, strict=False))
+def _filter(text: str) -> str:
+    address_filter(text)
+    return text
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -50,11 +51,16 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         help="addresses in candidates; default: those of --listen, a wildcard being all of ours",
     )
     for name, meaning in (
-        ("--allow-cidr", "networks whose addresses may be offered; default: all"),
-        ("--deny-cidr", "networks whose addresses are not offered"),
+        ("--allow", "whose addresses may be offered; default: all"),
+        ("--deny", "whose addresses are not offered"),
     ):
         parser.add_argument(
-            name, type=_network, nargs="*", default=[], metavar="CIDR", help=meaning
+            name,
+            type=_filter,
+            nargs="*",
+            default=[],
+            metavar="FILTER",
+            help=f"networks and interfaces (docker*) {meaning}",
         )
     parser.add_argument(
         "--tcp",
@@ -98,14 +104,14 @@ def main(argv: list[str] | None = None) -> int:
             tuple(options.listen),
             tuple(options.advertise),
             local_addresses(),
-            allow=tuple(options.allow_cidr),
-            deny=tuple(options.deny_cidr),
+            allow=tuple(options.allow),
+            deny=tuple(options.deny),
         )
     except OSError as why:
         log.error("the interfaces cannot be listed: %s", why.strerror)
         addresses = ()
     if not addresses:
-        log.error("no address is left to offer: look at --listen, --allow-cidr and --deny-cidr")
+        log.error("no address is left to offer: look at --listen, --allow and --deny")
         lock.release()
         return EXIT_ADDRESSES
     try:

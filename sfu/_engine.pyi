@@ -27,8 +27,8 @@ def fanout_ceiling(destinations: int, packet_bytes: int, seconds: float) -> dict
     Runs in the calling thread with the GIL released. Keys: `copies`, `cpu_s`, `copies_per_cpu_s`.
     """
 
-def local_addresses() -> list[str]:
-    """Every address of every interface that is up, in the kernel's order, without scope."""
+def local_addresses() -> list[tuple[str, str]]:
+    """(interface, address) of every interface that is up, in the kernel's order, without scope."""
 
 @final
 class Codec:

@@ -310,8 +310,8 @@ class WorkerOptions:
     def command_line(self) -> list[str]:
         lists = {
             "--advertise": self.advertise,
-            "--allow-cidr": self.allow,
-            "--deny-cidr": self.deny,
+            "--allow": self.allow,
+            "--deny": self.deny,
         }
         return [
             *(sys.executable, "-m", "sfu"),

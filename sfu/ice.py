@@ -4,8 +4,11 @@ The engine answers checks; this module says what the peer is told. Not here: STU
 """
 
 import ipaddress
+import re
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Final
 
 from sfu.description import Candidate
@@ -21,6 +24,11 @@ _HOST_PREFERENCE: Final = 126  # RFC 8445 section 5.1.2.2
 _TCP_PREFERENCE: Final = 90  # RFC 6544 section 4.2: below every kind of UDP but relays
 _PASSIVE: Final = 4  # RFC 6544 section 4.2, direction preference
 _COMPONENT: Final = 1  # rtcp-mux always
+_INTERFACE: Final = re.compile(r"(?=.*[A-Za-z*])[A-Za-z0-9_.*?-]{1,15}")  # IFNAMSIZ - 1 of if.h
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Filter = Callable[[str, Address], bool]
+"""Whether an address of the interface of this name is meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +47,21 @@ def _random(characters: int) -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(characters))
 
 
+def address_filter(text: str) -> Filter:
+    """A network (192.0.2.0/24), an address, or a pattern of interface names (docker*). Raises ValueError."""
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        if not _INTERFACE.fullmatch(text):
+            raise ValueError(f"{text!r} is no network and no interface name") from None
+        return lambda name, _: fnmatchcase(name, text)
+    return lambda _, ip: ip in network
+
+
 def offered(
     listen: tuple[str, ...],
     advertise: tuple[str, ...],
-    local: tuple[str, ...],
+    local: tuple[tuple[str, str], ...],
     *,
     allow: tuple[str, ...] = (),
     deny: tuple[str, ...] = (),
@@ -50,25 +69,26 @@ def offered(
     """The addresses that clients are told; empty when nothing is left.
 
     `advertise` wins: a NAT in front of us maps one to one, and what is written there is meant. Otherwise those
-    of `listen`, a wildcard being all of `local` (the interfaces' addresses) in its family. `deny` and `allow`
-    are networks: an address is told if it is in none of the one and, when there are any, in one of the other.
-    Without `allow` a wildcard leaves out loopback and link-local addresses, which nobody else could use.
+    of `listen`, a wildcard being all of `local` (interface, address) in its family. `deny` and `allow` are
+    what `address_filter` takes: an address is told if none of the one means it and, when there are any, one of
+    the other does. Raises ValueError for anything else in them. Without `allow` a wildcard leaves out loopback and link-local addresses, which nobody else could use.
     """
     if advertise:
         return advertise
-    allowed = [ipaddress.ip_network(text, strict=False) for text in allow]
-    denied = [ipaddress.ip_network(text, strict=False) for text in deny]
+    allowed = [address_filter(text) for text in allow]
+    denied = [address_filter(text) for text in deny]
+    names = {address: name for name, address in local}
     found: dict[str, None] = {}
     for text in listen:
         own = ipaddress.ip_address(text)
-        for candidate in local if own.is_unspecified else (text,):
-            ip = ipaddress.ip_address(candidate)
+        for candidate in names if own.is_unspecified else (text,):
+            ip, name = ipaddress.ip_address(candidate), names.get(candidate, "")
             is_useless = ip.is_loopback or ip.is_link_local
             if (
                 ip.version != own.version
                 or (own.is_unspecified and not allowed and is_useless)
-                or any(ip in network for network in denied)
-                or (allowed and not any(ip in network for network in allowed))
+                or any(is_meant(name, ip) for is_meant in denied)
+                or (allowed and not any(is_meant(name, ip) for is_meant in allowed))
             ):
                 continue
             found[str(ip)] = None

@@ -68,8 +68,8 @@ def _receive_stream(stream: Receiving) -> _engine.ReceiveStream:
     )
 
 
-def local_addresses() -> tuple[str, ...]:
-    """Every address of every interface that is up. Raises OSError."""
+def local_addresses() -> tuple[tuple[str, str], ...]:
+    """(interface, address) of every interface that is up. Raises OSError."""
     return tuple(_engine.local_addresses())
 
 

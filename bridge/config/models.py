@@ -51,7 +51,8 @@ class SfuSection(Section):
 
 class MediaSection(Section):
     """listen: addresses the port is bound on; advertise: addresses put into candidates (empty = listen, a
-    wildcard being all addresses of this machine that allow and deny, networks, leave)."""
+    wildcard being all addresses of this machine that allow and deny, networks and
+    interfaces, leave)."""
 
     listen: tuple[str, ...] = ("127.0.0.1",)
     port: int = Field(default=8470, ge=0, le=65535)

@@ -25,6 +25,9 @@ _SLUG: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")  # an XMPP localpart and
 _LOCALPART: Final = re.compile(
     r"[a-z0-9._=/+-]+"
 )  # Matrix user ids, appendix 4.2.1 of the specification
+_INTERFACE: Final = re.compile(
+    r"(?=.*[A-Za-z*])[A-Za-z0-9_.*?-]{1,15}"
+)  # what the worker reads too
 # RFC 7065 section 3.1
 _TURN_URL: Final = re.compile(
     r"turns?:(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?(\?transport=(udp|tcp))?"
@@ -171,15 +174,16 @@ def _media_problems(media: MediaSection) -> Iterator[str]:
                 continue
             if ip.is_unspecified and key == "advertise":
                 yield f"media.advertise.{index}: {address} is nowhere: write the address clients reach"
-    for key, networks in (("allow", media.allow), ("deny", media.deny)):
-        for index, network in enumerate(networks):
+    for key, filters in (("allow", media.allow), ("deny", media.deny)):
+        for index, text in enumerate(filters):
             try:
-                ip_network(network, strict=False)
+                ip_network(text, strict=False)
             except ValueError:
-                yield (
-                    f"media.{key}.{index}: {network!r} is no address or network: "
-                    "write 192.0.2.1 or 192.0.2.0/24"
-                )
+                if not _INTERFACE.fullmatch(text):
+                    yield (
+                        f"media.{key}.{index}: {text!r} is no address, network or interface: "
+                        "write 192.0.2.1, 192.0.2.0/24 or docker*"
+                    )
     if media.advertise and (media.allow or media.deny):
         yield (
             "media.advertise: says exactly what clients are told, so media.allow and media.deny mean nothing: "

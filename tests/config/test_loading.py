@@ -102,8 +102,11 @@ def test_a_good_file_loads(tmp_path: Path) -> None:
         ),
         ({"media__listen": ["localhost"]}, "media.listen.0: 'localhost' is no IP address"),
         ({"media__listen": []}, "media.listen: is empty"),
-        ({"media__deny": ["10.0.0.0/33"]}, "media.deny.0: '10.0.0.0/33' is no address or network"),
-        ({"media__allow": ["eth0"]}, "media.allow.0: 'eth0' is no address or network"),
+        (
+            {"media__deny": ["10.0.0.0/33"]},
+            "media.deny.0: '10.0.0.0/33' is no address, network or interface",
+        ),
+        ({"media__allow": ["eth 0"]}, "media.allow.0: 'eth 0' is no address, network or interface"),
         (
             {"media__advertise": ["192.0.2.1"], "media__deny": ["10.0.0.0/8"]},
             "media.advertise: says exactly what clients are told",
@@ -143,7 +146,10 @@ def test_what_is_wrong_refuses_to_start(tmp_path: Path, changes: Any, sentence: 
         {"http__public": {"host": "0.0.0.0", "port": 1}, "http__tls": {"cert": "c", "key": "k"}},
         {"media__listen": ["0.0.0.0"], "media__advertise": ["192.0.2.1"]},
         {"media__listen": ["0.0.0.0"], "sfu__mode": "external"},
-        {"media__listen": ["0.0.0.0", "::"], "media__deny": ["172.17.0.0/16", "fd00::/8"]},
+        {
+            "media__listen": ["0.0.0.0", "::"],
+            "media__deny": ["172.17.0.0/16", "fd00::/8", "docker*"],
+        },
         {"turn": {"urls": ["turns:[2001:db8::1]:443?transport=tcp"], "secret": SECRET}},
         {"database__url": "postgresql+asyncpg://u:p@h/d"},
     ],

@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfu import native, sdp
-from sfu.ice import host_candidates, offered
+from sfu.ice import address_filter, host_candidates, offered
 
 LOCAL = (
-    "127.0.0.1",
-    "192.0.2.7",
-    "172.17.0.1",
-    "169.254.3.4",
-    "::1",
-    "fe80::1",
-    "2001:db8::7",
-    "fd00::7",
+    ("lo", "127.0.0.1"),
+    ("eth0", "192.0.2.7"),
+    ("docker0", "172.17.0.1"),
+    ("eth0", "169.254.3.4"),
+    ("lo", "::1"),
+    ("eth0", "fe80::1"),
+    ("eth0", "2001:db8::7"),
+    ("tun0", "fd00::7"),
 )
 
 
@@ -39,6 +39,9 @@ LOCAL = (
         (("0.0.0.0",), ("198.51.100.1",), (), (), ("198.51.100.1",)),
         (("192.0.2.7", "0.0.0.0"), (), (), (), ("192.0.2.7", "172.17.0.1")),
         (("0.0.0.0",), (), (), ("0.0.0.0/0",), ()),
+        (("0.0.0.0", "::"), (), (), ("docker*", "tun0"), ("192.0.2.7", "2001:db8::7")),
+        (("0.0.0.0", "::"), (), ("eth?",), ("fe80::/10", "169.254.0.0/16"), ("192.0.2.7", "2001:db8::7")),
+        (("192.0.2.7", "172.17.0.1"), (), (), ("docker*",), ("192.0.2.7",)),
     ],
 )  # fmt: skip
 def test_which_addresses_are_told(
@@ -59,10 +62,23 @@ def test_a_denied_network_is_never_told(
 ) -> None:
     network = ipaddress.ip_network(f"{ip}/{bits}", strict=False)
     told = offered(
-        ("0.0.0.0", "::"), (), tuple(map(str, [*local, ip])), allow=(), deny=(str(network),)
+        ("0.0.0.0", "::"),
+        (),
+        tuple(("eth0", str(each)) for each in [*local, ip]),
+        deny=(str(network),),
     )
     assert not any(ipaddress.ip_address(address) in network for address in told)
     assert set(told) <= {str(address) for address in local}
+
+
+@given(st.text(max_size=20))
+def test_a_filter_is_a_network_or_an_interface_or_an_error(text: str) -> None:
+    try:
+        is_meant = address_filter(text)
+    except ValueError:
+        return
+    assert is_meant("eth0", ipaddress.ip_address("192.0.2.7")) in (True, False)
+    assert "/" not in text or ipaddress.ip_network(text, strict=False)
 
 
 def test_tcp_comes_after_udp_and_is_printed_as_browsers_read_it() -> None:
@@ -77,12 +93,12 @@ def test_tcp_comes_after_udp_and_is_printed_as_browsers_read_it() -> None:
 
 
 def test_the_interfaces_of_this_machine_are_known() -> None:
-    assert "127.0.0.1" in native.local_addresses()
+    assert ("lo", "127.0.0.1") in native.local_addresses()
 
 
 def test_a_worker_with_nothing_to_tell_does_not_start(tmp_path: Path) -> None:
     line = [sys.executable, "-m", "sfu", "--socket", "s", "--lock", "l"]
-    line += ["--listen", "0.0.0.0", "--deny-cidr", "0.0.0.0/0"]
+    line += ["--listen", "0.0.0.0", "--deny", "0.0.0.0/0"]
     ended = subprocess.run(
         line,
         cwd=tmp_path,

@@ -2,6 +2,7 @@
 //!
 //! Not here: which of them a client is told (Python's `sfu.ice`).
 
+use std::ffi::CStr;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -19,11 +20,11 @@ impl Drop for Answer {
     }
 }
 
-/// Every address of every interface that is up, in the kernel's order.
+/// Every address of every interface that is up, with the interface's name, in the kernel's order.
 ///
 /// # Errors
 /// What the system says.
-pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
+pub fn local_addresses() -> io::Result<Vec<(String, IpAddr)>> {
     let mut first = std::ptr::null_mut();
     // SAFETY: a live pointer for the kernel's list.
     check(unsafe { libc::getifaddrs(&mut first) })?;
@@ -50,7 +51,14 @@ pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
                 _ => continue,
             }
         };
-        found.push(ip);
+        let name = if entry.ifa_name.is_null() {
+            String::new()
+        } else {
+            // SAFETY: not null, and a C string that lives as long as `answer`.
+            let name = unsafe { CStr::from_ptr(entry.ifa_name) };
+            name.to_string_lossy().into_owned()
+        };
+        found.push((name, ip));
     }
     Ok(found)
 }
@@ -62,6 +70,6 @@ mod tests {
     #[test]
     fn the_loopback_is_among_them() {
         let found = local_addresses().expect("interfaces");
-        assert!(found.contains(&Ipv4Addr::LOCALHOST.into()));
+        assert!(found.contains(&("lo".into(), Ipv4Addr::LOCALHOST.into())));
     }
 }

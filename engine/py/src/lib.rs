@@ -70,11 +70,12 @@ fn fanout_ceiling(
     ]))
 }
 
-/// Every address of every interface that is up, in the kernel's order.
+/// (interface, address) of every interface that is up, in the kernel's order.
 #[pyfunction]
-fn local_addresses() -> PyResult<Vec<String>> {
+fn local_addresses() -> PyResult<Vec<(String, String)>> {
     let found = parley_io::local_addresses()?;
-    Ok(found.iter().map(ToString::to_string).collect())
+    let as_text = |(name, ip): (String, std::net::IpAddr)| (name, ip.to_string());
+    Ok(found.into_iter().map(as_text).collect())
 }
 
 #[pymodule(gil_used = false)]
