@@ -113,10 +113,15 @@ impl Router {
         let video = publication.stream.video;
         let mut is_kept = false;
         if !publication.subscribers.is_empty() {
-            is_kept = publication.layers[usize::from(stream.layer)]
-                .cache
-                .get_or_insert_with(|| Cache::new(video))
-                .put(admitted.dense, meta, packet);
+            let layer = &mut publication.layers[usize::from(stream.layer)];
+            is_kept = layer.cache.get_or_insert_with(|| Cache::new(video)).put(
+                admitted.dense,
+                meta,
+                packet,
+            );
+            if is_kept && meta.key {
+                layer.key_kept(admitted.dense, meta.timestamp, now);
+            }
         }
         if admitted.revived {
             self.release(now, sink); // they came before the layers changed

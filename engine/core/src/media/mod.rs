@@ -6,6 +6,7 @@ use crate::id::{GroupId, PublicationId, SubscriptionId, TransportId};
 
 mod allocation;
 mod cache;
+mod catchup;
 mod clock;
 mod congestion;
 mod control;

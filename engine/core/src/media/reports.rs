@@ -33,6 +33,8 @@ impl Router {
         }
         self.wake = None;
         self.send_nacks(now, sink);
+        self.look_at_opened(now, sink);
+        self.catch_up(now, sink);
         let mut listed = std::mem::take(&mut self.keys);
         for index in listed.drain(..) {
             self.ask_key(index, now, sink);

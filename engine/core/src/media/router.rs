@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use crate::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
 
 use super::allocation::Stream as Share;
+use super::catchup::Late;
 use super::clock::Offset;
 use super::congestion::Pressure;
 use super::fanout::Held;
@@ -88,6 +89,10 @@ pub struct Router {
     pub(super) shares: Vec<Share>,
     /// Transports with a probe on its way out.
     pub(super) probing: Vec<u32>,
+    /// Who catches up from a key frame in a cache.
+    pub(super) late: Vec<Late>,
+    /// Transports that can send since the last tick.
+    pub(super) opened: Vec<u32>,
     pub(super) malformed: u64,
     pub(super) foreign: u64,
 }
@@ -120,6 +125,8 @@ impl Router {
             adaptive: true,
             shares: Vec::new(),
             probing: Vec::new(),
+            late: Vec::new(),
+            opened: Vec::new(),
             malformed: 0,
             foreign: 0,
         }
@@ -154,6 +161,16 @@ impl Router {
         }
     }
 
+    /// A transport has keys and a path: its pictures begin without waiting for a round.
+    pub fn opened(&mut self, transport: TransportId) {
+        if let Some(&slot) = self.transport_slots.get(&transport) {
+            if !self.opened.contains(&slot) {
+                self.opened.push(slot);
+            }
+            self.wake_at(Micros(0));
+        }
+    }
+
     /// Forget a transport with its publications and subscriptions; says BYE for its outgoing streams.
     pub fn remove_transport(&mut self, transport: TransportId, now: Micros, sink: &mut impl Sink) {
         let Some(&slot) = self.transport_slots.get(&transport) else {
@@ -176,6 +193,7 @@ impl Router {
         }
         self.feedback.retain(|waiting| *waiting != slot);
         self.probing.retain(|probing| *probing != slot);
+        self.opened.retain(|opened| *opened != slot);
         self.transports[slot as usize] = None;
         self.transport_slots.remove(&transport);
         self.free_transports.push(slot);

@@ -189,6 +189,7 @@ impl Plane {
             if let Some(source) = transport.half_open.take() {
                 self.opened(source);
             }
+            self.router.opened(id);
         }
     }
 
@@ -543,7 +544,10 @@ impl Plane {
     fn settle(&mut self, id: TransportId, out: &mut impl Output) {
         while let Some(change) = self.table.get_mut(id).and_then(|own| own.ice.take_change()) {
             match change {
-                Change::Validated => out.event(Event::Validated(id)),
+                Change::Validated => {
+                    self.router.opened(id);
+                    out.event(Event::Validated(id));
+                }
                 Change::Silent => out.event(Event::Silent(id)),
                 Change::Heard => out.event(Event::Heard(id)),
                 Change::Expired => out.event(Event::Expired(id)),
