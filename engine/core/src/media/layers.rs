@@ -37,8 +37,7 @@ impl Router {
     /// Choose the layer anew. True if that needs a key frame, which is noted but not asked for.
     pub(super) fn aim(&mut self, sub: u32, now: Micros) -> bool {
         let hot = &mut self.egress[sub as usize];
-        let source = hot.source as usize;
-        let Some(Some(publication)) = self.publications.get(source) else {
+        let Some(Some(publication)) = self.publications.get_mut(hot.source as usize) else {
             return false;
         };
         let Some(cold) = &mut self.subscriptions[sub as usize] else {
@@ -59,18 +58,11 @@ impl Router {
             && hot.target != hot.current
             && readable
             && !hot.stalled;
-        if !needed {
-            return false;
+        if needed {
+            publication.keys_wanted |= 1 << hot.target;
+            cold.key_asked = now;
         }
-        cold.key_asked = now;
-        let target = hot.target;
-        if self.begin_late(sub, now) {
-            return false;
-        }
-        if let Some(Some(publication)) = self.publications.get_mut(source) {
-            publication.keys_wanted |= 1 << target;
-        }
-        true
+        needed
     }
 
     /// The live layers of a publication changed. True if that needs a key frame.
