@@ -30,6 +30,7 @@ pub struct Cache {
     written: u64,
     /// What was written before is forgotten.
     floor: u64,
+    newest: u64,
     entries: Vec<Entry>,
 }
 
@@ -46,12 +47,14 @@ impl Cache {
             bytes: vec![0; bytes],
             written: 0,
             floor: 0,
+            newest: 0,
             entries: vec![Entry::default(); packets],
         }
     }
 
     /// Forget everything.
     pub fn clear(&mut self) {
+        self.newest = 0;
         self.floor = self.written; // constant time: a publisher may force this with each packet
     }
 
@@ -78,7 +81,14 @@ impl Cache {
             len,
             meta,
         };
+        self.newest = self.newest.max(dense);
         true
+    }
+
+    /// Highest dense number that was put; 0 = none.
+    #[must_use]
+    pub const fn newest(&self) -> u64 {
+        self.newest
     }
 
     /// A packet, if it is still there.

@@ -67,6 +67,12 @@ impl Pressure {
         own.or_else(|| self.remb.as_ref().map(Remb::estimate_bps))
     }
 
+    /// What it carries beyond what is sent.
+    pub fn spare_bps(&self) -> Option<u64> {
+        let estimate = self.estimate_bps()?;
+        Some(estimate.saturating_sub(self.sending_bps))
+    }
+
     fn congested(&self) -> Option<Micros> {
         match (&self.estimator, &self.remb) {
             (Some(own), _) => own.congested(),

@@ -69,7 +69,8 @@ impl Router {
             return None;
         }
         let publication = self.publications.get(self.held.publication as usize)?;
-        self.publisher(publication.as_ref()?)
+        let slot = publication.as_ref()?.transport;
+        self.transports[slot as usize].as_ref().map(|own| own.id)
     }
 
     /// Copy this packet, which is in its layer's cache, with those that follow it.
@@ -115,6 +116,27 @@ impl Router {
         }
         packets.clear();
         self.held.packets = packets;
+    }
+
+    /// The copy of a packet in its layer's cache, for one subscriber.
+    pub(super) fn copy_one(&mut self, sub: u32, copied: Copied, now: Micros, sink: &mut impl Sink) {
+        let source = self.egress[sub as usize].source;
+        let Some(Some(publication)) = self.publications.get(source as usize) else {
+            return;
+        };
+        let layer = publication.layers.get(usize::from(copied.layer));
+        let cache = layer.and_then(|layer| layer.cache.as_ref());
+        let Some((meta, packet)) = cache.and_then(|cache| cache.get(copied.dense)) else {
+            return;
+        };
+        let mut copying = Copying {
+            publication,
+            egress: &mut self.egress,
+            subscriptions: &mut self.subscriptions,
+            transports: &mut self.transports,
+            now,
+        };
+        copying.one(sub, copied, &meta, packet, sink);
     }
 
     /// The copies of one packet, now; behind those that are held.
@@ -171,7 +193,7 @@ impl Copying<'_> {
             begin(self.publication, hot, cold, layer, dense, meta, now);
             switched = true;
         }
-        if dense < hot.first {
+        if dense < hot.first || dense >= hot.behind {
             return;
         }
         let payload_type = hot.payload_types[usize::from(meta.codec)];

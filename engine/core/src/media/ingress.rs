@@ -111,13 +111,17 @@ impl Router {
         let kind = publication.kinds[usize::from(codec)];
         let meta = Meta::read(&header, values, codec, kind, packet);
         let video = publication.stream.video;
-        let is_remote = !publication.remotes.is_empty();
         let mut is_kept = false;
         if !publication.subscribers.is_empty() {
-            is_kept = publication.layers[usize::from(stream.layer)]
-                .cache
-                .get_or_insert_with(|| Cache::new(video))
-                .put(admitted.dense, meta, packet);
+            let layer = &mut publication.layers[usize::from(stream.layer)];
+            is_kept = layer.cache.get_or_insert_with(|| Cache::new(video)).put(
+                admitted.dense,
+                meta,
+                packet,
+            );
+            if is_kept && meta.key {
+                layer.key_kept(admitted.dense, meta.timestamp, now);
+            }
         }
         if admitted.revived {
             self.release(now, sink); // they came before the layers changed
@@ -129,9 +133,6 @@ impl Router {
             newest: admitted.newest,
             padding: 0,
         };
-        if is_remote {
-            self.relay(stream.publication, copied, &meta, packet, sink);
-        }
         if is_kept && video {
             self.hold(stream.publication, copied, now, sink);
         } else {
@@ -173,13 +174,12 @@ impl Publication {
         header: &Header,
         now: Micros,
     ) -> Option<Admitted> {
-        let is_wanted = self.is_wanted();
         let layer = &mut self.layers[usize::from(stream.layer)];
         if layer.receive.is_none() && stream.rtx {
             return None;
         }
         let negotiated = &self.stream.codecs[usize::from(codec)];
-        let wanted = negotiated.nack && self.open && is_wanted;
+        let wanted = negotiated.nack && self.open && !self.subscribers.is_empty();
         let receive = layer
             .receive
             .get_or_insert_with(|| Receive::new(header.sequence));

@@ -37,7 +37,8 @@ impl Router {
     /// Choose the layer anew. True if that needs a key frame, which is noted but not asked for.
     pub(super) fn aim(&mut self, sub: u32, now: Micros) -> bool {
         let hot = &mut self.egress[sub as usize];
-        let Some(Some(publication)) = self.publications.get_mut(hot.source as usize) else {
+        let source = hot.source as usize;
+        let Some(Some(publication)) = self.publications.get(source) else {
             return false;
         };
         let Some(cold) = &mut self.subscriptions[sub as usize] else {
@@ -58,11 +59,18 @@ impl Router {
             && hot.target != hot.current
             && readable
             && !hot.stalled;
-        if needed {
-            publication.keys_wanted |= 1 << hot.target;
-            cold.key_asked = now;
+        if !needed {
+            return false;
         }
-        needed
+        cold.key_asked = now;
+        let target = hot.target;
+        if self.begin_late(sub, now) {
+            return false;
+        }
+        if let Some(Some(publication)) = self.publications.get_mut(source) {
+            publication.keys_wanted |= 1 << target;
+        }
+        true
     }
 
     /// The live layers of a publication changed. True if that needs a key frame.

@@ -6,6 +6,7 @@ use crate::id::{GroupId, PublicationId, SubscriptionId, TransportId};
 
 mod allocation;
 mod cache;
+mod catchup;
 mod clock;
 mod congestion;
 mod control;
@@ -17,7 +18,6 @@ pub mod keyframe;
 mod layers;
 mod learning;
 mod levels;
-mod mirror;
 mod opus;
 mod packet;
 mod probe;
@@ -36,7 +36,6 @@ pub mod vp8;
 mod tests;
 
 pub use error::Error;
-pub use mirror::{Notice, Relayed};
 pub use router::Router;
 pub use statistics::{
     PublicationStatistics, Statistics, SubscriptionStatistics, TransportStatistics,
@@ -164,12 +163,4 @@ pub trait Sink {
     fn rtcp(&mut self, to: TransportId, compound: &[u8]);
     /// Something to tell.
     fn event(&mut self, event: Event);
-    /// A packet for the subscribers of another shard.
-    fn relay(&mut self, to: u8, packet: &Relayed, bytes: &[u8]) {
-        let _ = (to, packet, bytes);
-    }
-    /// Something to tell another shard.
-    fn notify(&mut self, to: u8, notice: Notice) {
-        let _ = (to, notice);
-    }
 }

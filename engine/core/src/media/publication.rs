@@ -7,7 +7,6 @@ use crate::id::{GroupId, Micros, PublicationId};
 use super::cache::Cache;
 use super::clock::SenderClock;
 use super::keyframe::Kind;
-use super::mirror::{Mirror, Remotes};
 use super::receive::Receive;
 use super::{Error, PublicationStatistics, ReceiveStream};
 
@@ -25,6 +24,17 @@ pub const KEY_INTERVAL_US: u64 = 500_000;
 /// Marks a payload type of `Publication::table` as repeating its codec.
 const RTX: u8 = 0x40;
 
+/// A key frame that can be sent again.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Dense number of its first packet.
+    pub dense: u64,
+    /// RTP timestamp.
+    pub timestamp: u32,
+    /// Arrival of that packet.
+    pub at: Micros,
+}
+
 /// One simulcast layer.
 #[derive(Debug, Default)]
 pub struct Layer {
@@ -34,6 +44,8 @@ pub struct Layer {
     pub receive: Option<Receive>,
     /// From the first packet that had a subscriber.
     pub cache: Option<Cache>,
+    /// The last key frame in it.
+    pub key: Option<Key>,
     /// Last packet with a payload.
     pub heard: Option<Micros>,
     /// Heard within `LAYER_SILENT_US`.
@@ -68,6 +80,21 @@ impl Layer {
         if let Some(cache) = &mut self.cache {
             cache.clear();
         }
+        self.key = None;
+    }
+
+    /// The first packet of a key frame, or one like it (several may look so), lies in the cache.
+    pub fn key_kept(&mut self, dense: u64, timestamp: u32, at: Micros) {
+        let is_new = self
+            .key
+            .is_none_or(|known| known.timestamp != timestamp && known.dense < dense);
+        if is_new {
+            self.key = Some(Key {
+                dense,
+                timestamp,
+                at,
+            });
+        }
     }
 }
 
@@ -76,12 +103,8 @@ impl Layer {
 pub struct Publication {
     /// Handle.
     pub id: PublicationId,
-    /// Slot of its transport; `NOWHERE` for a mirror.
+    /// Slot of its transport.
     pub transport: u32,
-    /// Its publisher is at home in another shard.
-    pub mirror: Option<Mirror>,
-    /// Other shards with subscribers.
-    pub remotes: Remotes,
     /// Who is heard together.
     pub group: GroupId,
     /// As negotiated.
@@ -126,8 +149,6 @@ impl Publication {
         let mut publication = Self {
             id,
             transport,
-            mirror: None,
-            remotes: Remotes::default(),
             group,
             stream: ReceiveStream {
                 codecs: Vec::new(),

@@ -16,6 +16,8 @@ use super::{Codec, Error, Extensions, SendStream, MAX_PACKET_BYTES};
 
 /// Slot of no publication.
 pub const NOWHERE: u32 = u32::MAX;
+/// `Egress::behind` of a stream that gets packets as they come.
+pub const LIVE: u64 = u64::MAX;
 /// Segments that can still be asked for.
 const MAX_SEGMENTS: usize = 4;
 /// Numbers whose repeats are counted.
@@ -72,6 +74,8 @@ pub struct Egress {
     pub stamped: bool,
     /// First dense number of the segment.
     pub first: u64,
+    /// Packets from this dense number on come from the cache (`catchup`), or `LIVE`.
+    pub behind: u64,
     /// Mapping of the segment.
     pub deltas: Deltas,
     /// Extended number sent last.
@@ -221,6 +225,7 @@ impl Subscription {
             stalled: false,
             stamped: false,
             first: 0,
+            behind: LIVE,
             deltas: Deltas::default(),
             last_sequence: first_sequence - 1,
             last_timestamp: (start >> 16) as u32,
@@ -321,6 +326,7 @@ impl Subscription {
         };
         let next = egress.last_sequence + 1;
         egress.first = start.dense;
+        egress.behind = LIVE;
         egress.deltas = Deltas {
             sequence: next.wrapping_sub(start.dense),
             timestamp: timestamp.wrapping_sub(meta.timestamp),

@@ -5,6 +5,7 @@ mod control;
 mod feeding;
 mod forwarding;
 mod hostile;
+mod joining;
 mod network;
 
 use crate::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
@@ -370,6 +371,8 @@ pub(super) struct Source {
     pub rid: &'static str,
     pub level: u8,
     pub transport_cc: Option<u16>,
+    /// Bytes of a picture's packet behind the descriptor.
+    pub tail: usize,
 }
 
 impl Source {
@@ -385,6 +388,7 @@ impl Source {
             rid: "",
             level: 255,
             transport_cc: None,
+            tail: 30,
         }
     }
 
@@ -424,7 +428,7 @@ impl Source {
         let picture = (self.picture & 0x7fff | 0x8000).to_be_bytes();
         let mut payload = vec![start, 0xc0, picture[0], picture[1], self.tl0];
         payload.push(u8::from(!key)); // P bit
-        payload.extend([tag; 30]);
+        payload.extend(std::iter::repeat_n(tag, self.tail));
         payload
     }
 
