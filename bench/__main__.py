@@ -1,69 +1,86 @@
-"""`make bench`: scenario A at several sizes, saturated and at half of that; every result between two ceiling probes.
+"""`make bench`: every scenario between two ceiling probes; a table, and one JSON file of everything.
 
-Not here: the quick gate (`bench.quick`), how a room is measured (`bench.fanout`).
+`python -m bench A E --shards 2` runs some of them. Not here: the quick gate (`bench.quick`), the scenarios themselves
+(`bench.scenarios`), the document (`bench.document`).
 """
 
 import argparse
 import asyncio
-import statistics
 import sys
+import time
 from typing import Any, Final
 
-from bench import fanout, machine
-from bench.load import ROOT, build
-from bench.quick import JOINS_AT_ONCE, probe, quantile, say
+from bench import machine
+from bench.ceiling import ceiling
+from bench.goals import Goal
+from bench.load import ROOT
+from bench.scenarios import ALL
+from bench.scenarios.scenario import Effort, Scenario
+from bench.stage import Setting
 
-SIZES: Final = (10, 100, 300)
-MEASURE_S: Final = 6.0
+SECONDS: Final = 5.0
+REPEATS: Final = 3
+NAME_COLUMNS: Final = 62
 
 
-async def measure_size(receivers: int, seconds: float) -> dict[str, Any]:
-    """One size: joins, saturation, then half of the rate that was reached."""
-    binary = build()
-    ceilings = [await probe()]
-    async with fanout.room(binary, receivers) as room:
-        await fanout.join(room, JOINS_AT_ONCE, say)
-        saturated = await fanout.saturate(room, seconds)
-        half_rate = max(int(saturated["sent"] / saturated["wall_s"] / 2), 1)
-        half = await fanout.offer(room, half_rate, seconds)
-    ceilings.append(await probe())
-    ceiling = statistics.mean(ceilings)
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+async def perform(scenario: Scenario, setting: Setting, effort: Effort) -> dict[str, Any]:
+    """One scenario with its probes and its lines of the table."""
+    began = time.monotonic()
+    before = machine.load_average()
+    async with ceiling() as best:
+        found = await scenario.run(setting, effort, best.mean)
+    goals = scenario.goals(found, best.mean)
     return {
-        "receivers": receivers,
-        "ceiling_copies_per_cpu_s": ceilings,
-        "join_p50_ms": quantile(room.join_ms, 0.5),
-        "join_p95_ms": quantile(room.join_ms, 0.95),
-        "control_cpu_ms_per_join": room.join_cpu.control_s * 1e3 / receivers,
-        "ratio": saturated["copies_per_cpu_s"] / ceiling,
-        "saturated": saturated,
-        "half": half,
+        "title": scenario.title,
+        "joins": scenario.joins,
+        "ceiling_copies_per_cpu_s": best.found,
+        "load_average_before": before,
+        "took_s": time.monotonic() - began,
+        "goals": [goal.stored(scenario.letter) for goal in goals],
+        "found": found,
     }
 
 
-def tell(found: dict[str, Any]) -> None:
-    full, half = found["saturated"], found["half"]
-    say(
-        f"{found['receivers']:>5} receivers: {full['copies_per_cpu_s']:>9,.0f} copies per CPU-second, "
-        f"ratio {found['ratio']:.2f}, {full['copies_per_send']:.1f} per message, {full['lost']} missing; "
-        f"at half the rate {half['copies_per_cpu_s']:>9,.0f}, {half['lost']} missing, from sender to reader "
-        f"{half['delay_p50_us'] / 1e3:.1f} / {half['delay_p99_us'] / 1e3:.1f} ms (p50 / p99); "
-        f"join p50 {found['join_p50_ms']:.0f} ms; {full['resident_bytes'] / 2**20:.0f} MiB"
-    )
+def table(letter: str, run: dict[str, Any]) -> None:
+    say(f"\n{letter}  {run['title']}  ({run['took_s']:.0f} s, joins: {run['joins']})")
+    for stored in run["goals"]:
+        name, wanted, value, verdict = Goal.of(stored).cells()
+        say(f"   {name:<{NAME_COLUMNS}} {value:>16}  {wanted:<12} {verdict}".rstrip())
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--receivers", type=int, nargs="+", default=list(SIZES))
-    parser.add_argument("--seconds", type=float, default=MEASURE_S, help="of each measurement")
+    parser.add_argument("scenarios", nargs="*", metavar="LETTER", help=f"of {' '.join(ALL)}")
+    parser.add_argument("--shards", type=int, default=1, help="data-plane threads of the worker")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each measurement")
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="where a median is taken")
     options = parser.parse_args(argv)
-    runs = [
-        asyncio.run(measure_size(receivers, options.seconds)) for receivers in options.receivers
-    ]
-    path = machine.save("fanout", {"runs": runs})
-    for run in runs:
-        tell(run)
-    say(f"stored in {path.relative_to(ROOT)}")
-    return 0
+    letters = [letter.upper() for letter in options.scenarios] or list(ALL)
+    if unknown := [letter for letter in letters if letter not in ALL]:
+        parser.error(f"no scenario {' '.join(unknown)}; there are {' '.join(ALL)}")
+    described = machine.describe()  # before anything can change under us
+    if described["dirty"]:
+        say(f"dirty: {'; '.join(described['why_dirty'])}: for looking only, not for the record")
+    effort = Effort(options.seconds, options.repeats)
+    runs: dict[str, Any] = {}
+    failed = []
+    for letter in letters:
+        try:
+            runs[letter] = asyncio.run(perform(ALL[letter], Setting(options.shards), effort))
+        except* Exception as why:  # the others are still worth having
+            failed.append(letter)
+            say(f"\n{letter}  {ALL[letter].title}: failed: {why.exceptions[0]!r}")
+        else:
+            table(letter, runs[letter])
+    path = machine.save(
+        "bench", {"shards": options.shards, "failed": failed, "runs": runs}, described
+    )
+    say(f"\nstored in {path.relative_to(ROOT)}")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

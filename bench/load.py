@@ -6,12 +6,16 @@ Not here: ICE and DTLS (`bench.peer`); packets (`engine/bench`, whose `main.rs` 
 import asyncio
 import json
 import os
+import secrets
 import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from bench.cast import Media
+from sfu.description import MediaKind
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 BUILD_S: Final = 600.0
@@ -27,9 +31,56 @@ class Keyed:
     profile: int
     material: bytes
     pwd: str
+    is_client: bool = True  # in DTLS
 
     def words(self, number: int) -> str:
-        return f"{number} {self.descriptor} {self.profile} {self.material.hex()} {self.pwd}"
+        return (
+            f"{number} {self.descriptor} {self.profile} {self.material.hex()} {self.pwd} "
+            f"{int(self.is_client)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """One RTP stream for the load tool to send. `rtx_ssrc` 0: it repeats nothing."""
+
+    peer: int
+    track: int
+    layer: int
+    media: Media
+    ssrc: int
+    rtx_ssrc: int
+    payload_type: int
+    rtx_payload_type: int
+    mid: str
+
+    @classmethod
+    def new(cls, peer: int, track: int, layer: int, mid: str, media: Media) -> "Sending":
+        is_video = media.kind is MediaKind.VIDEO
+        return cls(
+            peer=peer,
+            track=track,
+            layer=layer,
+            media=media,
+            ssrc=1 + secrets.randbelow(2**31 - 1),
+            rtx_ssrc=1 + secrets.randbelow(2**31 - 1) if is_video else 0,
+            payload_type=97 if is_video else 111,
+            rtx_payload_type=98 if is_video else 0,
+            mid=mid,
+        )
+
+    @property
+    def ssrcs(self) -> tuple[int, ...]:
+        return (self.ssrc, self.rtx_ssrc) if self.rtx_ssrc else (self.ssrc,)
+
+    def words(self) -> str:
+        layer = self.media.layers[self.layer]
+        kind = "v" if self.media.kind is MediaKind.VIDEO else "a"
+        return (
+            f"{self.peer} {self.track} {self.layer} {kind} {self.ssrc} {self.rtx_ssrc} "
+            f"{self.payload_type} {self.rtx_payload_type} {self.mid} {layer.rid or '-'} "
+            f"{layer.packets_per_s} {layer.frame_packets} {layer.at_once} {layer.packet_bytes}"
+        )
 
 
 def build() -> Path:
@@ -49,6 +100,10 @@ class Load:
         self._reports: asyncio.Queue[dict[str, int]] = asyncio.Queue(maxsize=16)
         self._firsts: dict[int, asyncio.Future[int]] = {}
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def read(self) -> None:
         """Take what it says until it ends."""
         assert self._process.stdout is not None
@@ -67,23 +122,32 @@ class Load:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{line}\n".encode())
 
-    def publish(
-        self, number: int, peer: Keyed, *, ssrc: int, payload_type: int, packet_bytes: int
-    ) -> None:
-        self._say(f"publish {peer.words(number)} {ssrc} {payload_type} {packet_bytes}")
+    def add(self, number: int, peer: Keyed) -> None:
+        """From now on it answers, reports and counts."""
+        self._say(f"peer {peer.words(number)}")
 
-    def receive(self, number: int, peer: Keyed) -> None:
-        self._say(f"receive {peer.words(number)}")
+    def send(self, stream: Sending) -> None:
+        self._say(f"stream {stream.words()}")
+
+    def pace(self, packets_per_s: int, *, track: int = 0, window: int = 0) -> None:
+        """Another rate for one track; 0 = silence. With a window, never further ahead of the slowest receiver."""
+        self._say(f"pace {track} {packets_per_s} {window}")
+
+    def weather(self, loss: float, round_trip_ms: float) -> None:
+        """What the clients' network does, in both directions."""
+        self._say(f"weather {round(loss * 10_000)} {round(round_trip_ms * 1_000)}")
+
+    def manner(self, *, sample: int = 64, feedback: bool = False, stamps: bool = False) -> None:
+        """Decrypt every nth packet; send NACK and transport-wide feedback; let the kernel stamp arrivals."""
+        self._say(f"manner {sample} {int(feedback)} {int(stamps)}")
 
     async def first_packet(self, number: int, timeout_s: float) -> int:
         """When this receiver decrypted its first packet, ns of the monotonic clock."""
         async with asyncio.timeout(timeout_s):
             return await self._first(number)
 
-    def pace(self, packets_per_s: int, *, window: int = 0) -> None:
-        self._say(f"pace {packets_per_s} {window}")
-
     async def report(self) -> dict[str, int]:
+        """Counters since the start; samples since the last report."""
         self._say("report")
         async with asyncio.timeout(ANSWER_S):
             return await self._reports.get()

@@ -21,7 +21,7 @@ _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """CPU seconds so far. `engine_*` are of the data-plane thread alone; `waited` is ready but not running."""
+    """CPU seconds so far. `engine_*` are of the data-plane threads alone; `waited` is ready but not running."""
 
     process_s: float
     engine_s: float
@@ -45,13 +45,24 @@ def cpu(pid: int) -> Cpu:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     engine_ns = waited_ns = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
-        if (task / "comm").read_text().strip() == ENGINE_THREAD:
+        if (task / "comm").read_text().startswith(ENGINE_THREAD):
             words = (task / "schedstat").read_text().split()
-            engine_ns, waited_ns = int(words[0]), int(words[1])
+            engine_ns, waited_ns = engine_ns + int(words[0]), waited_ns + int(words[1])
     return Cpu((int(fields[11]) + int(fields[12])) / _TICKS_PER_S, engine_ns / 1e9, waited_ns / 1e9)
 
 
 ENGINE_THREAD: Final = "parley-engine"
+# Which CPU of several: what is measured shares none with what sends and reads.
+SERVER, LOAD = 0, 1
+
+
+def pin(pid: int, cpu: int | None) -> None:
+    """All threads of a process to one CPU; None, or a machine with one: wherever the kernel likes."""
+    all_cpus = sorted(os.sched_getaffinity(0))
+    if cpu is None or len(all_cpus) < 2:
+        return
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), {all_cpus[cpu]})
 
 
 def resident_bytes(pid: int) -> int:
@@ -77,8 +88,11 @@ def _git(*words: str) -> str:
     return result.stdout.strip()
 
 
+MEASURED: Final = ("engine", "sfu", "bridge", "migrations", "bench/*.py", "bench/scenarios")
+
+
 def describe() -> dict[str, Any]:
-    """Machine, versions and commit. `dirty`: the tree had changes in what is measured."""
+    """Machine, versions and commit. `dirty`: what was measured is not what the commit says."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -87,17 +101,38 @@ def describe() -> dict[str, Any]:
         ),
         "unknown",
     )
+    engine = _engine.build_info()
+    changed = _git("status", "--porcelain", "--", *MEASURED)
+    faults = {
+        "the tree differs from the commit": bool(changed),
+        "the engine was built from other sources": engine["sources"] != engine_sources(),
+        "the engine was built with another profile": engine["opt_level"] != "3",
+    }
     return {
         "date": datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--", "engine", "sfu", "bench/*.py")),
+        "dirty": any(faults.values()),
+        "why_dirty": [fault for fault, is_so in faults.items() if is_so],
         "cpu": model,
         "cpus": os.cpu_count(),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "engine": _engine.build_info(),
+        "engine": engine,
         "command": " ".join(["python", "-m", *_module(sys.argv)]),
     }
+
+
+def engine_sources() -> str:
+    """The hash that `engine/py/build.rs` writes into the module: FNV-1a over paths and contents."""
+    engine = ROOT / "engine"
+    files = [engine / "Cargo.toml", engine / "Cargo.lock"]
+    for crate in ("core", "io", "py"):
+        files += [engine / crate / "Cargo.toml", *(engine / crate / "src").rglob("*.rs")]
+    value = 0xCBF29CE484222325
+    for name, path in sorted((path.relative_to(engine).as_posix(), path) for path in files):
+        for byte in name.encode() + b"\0" + path.read_bytes():
+            value = (value ^ byte) * 0x100000001B3 & (1 << 64) - 1
+    return f"{value:016x}"
 
 
 def _module(argv: list[str]) -> list[str]:
@@ -106,9 +141,9 @@ def _module(argv: list[str]) -> list[str]:
     return [name, *argv[1:]]
 
 
-def save(name: str, numbers: dict[str, Any]) -> Path:
+def save(name: str, numbers: dict[str, Any], described: dict[str, Any] | None = None) -> Path:
     """One dated file per run."""
-    result = {"name": name, "machine": describe(), **numbers}
+    result = {"name": name, "machine": described or describe(), **numbers}
     stamp = result["machine"]["date"].replace(":", "").replace("+0000", "Z").replace("-", "")
     path = ROOT / "bench" / "results" / f"{name}-{stamp}.json"
     path.parent.mkdir(exist_ok=True)

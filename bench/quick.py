@@ -1,23 +1,23 @@
 """`make bench-quick`: the ceiling probe and one publisher to 100 real receivers, in less than a minute.
 
 The last two lines are for machines: `join_p50_ms=...` and `ratio=... mode=... receivers=real`.
-Not here: how it is measured (`bench.fanout`).
+Not here: how it is measured (`bench.stage`), all the scenarios (`python -m bench`).
 """
 
 import argparse
 import asyncio
-import statistics
 import sys
 from typing import Any, Final
 
-from bench import fanout, machine
-from bench.load import ROOT, build
-from sfu import _engine
+from bench import machine
+from bench.cast import PACKET_BYTES, Cast, video
+from bench.ceiling import ceiling
+from bench.load import ROOT
+from bench.stage import JOINS_AT_ONCE, stage
 
 RECEIVERS: Final = 100
-PROBE_CPU_S: Final = 0.7  # each; CPU seconds, so that a busy machine only takes longer
+JOIN_RATE: Final = 300  # packets/s while people join: 30 frames/s, 2.9 Mbit/s
 MEASURE_S: Final = 8.0
-JOINS_AT_ONCE: Final = 4
 GSO_COPIES_PER_SEND: Final = 1.2  # below, hardly any message was cut into datagrams
 
 
@@ -25,41 +25,37 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-async def probe() -> float:
-    """Copies per CPU-second that one thread of this machine can send at best, now."""
-    found = await asyncio.to_thread(
-        _engine.fanout_ceiling, RECEIVERS, fanout.PACKET_BYTES, PROBE_CPU_S
-    )
-    say(f"ceiling: {found['copies_per_cpu_s']:,.0f} copies per CPU-second (rewrite, GCM, sendmmsg)")
-    return found["copies_per_cpu_s"]
-
-
 def quantile(values: list[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
 
 
+def mode(found: dict[str, Any]) -> str:
+    return "gso" if found["copies_per_send"] >= GSO_COPIES_PER_SEND else "sendmmsg"
+
+
 async def measure(receivers: int, seconds: float) -> dict[str, Any]:
-    binary = build()
     load_before = machine.load_average()
-    ceilings = [await probe()]
-    async with fanout.room(binary, receivers) as room:
-        await fanout.join(room, JOINS_AT_ONCE, say)
-        saturated = await fanout.saturate(room, seconds)
-    ceilings.append(await probe())
+    cast = Cast(listeners=receivers, media=(video(JOIN_RATE),), is_unlimited=True)
+    async with ceiling() as best:
+        say(f"ceiling: {best.mean:,.0f} copies per CPU-second (rewrite, GCM, sendmmsg)")
+        async with stage(cast) as scene:
+            await scene.join()
+            saturated = await scene.saturate(seconds)
+    say(f"ceiling: {best.found[-1]:,.0f} copies per CPU-second afterwards")
     return {
         "receivers": receivers,
-        "packet_bytes": fanout.PACKET_BYTES,
+        "packet_bytes": PACKET_BYTES,
         "joins_at_once": JOINS_AT_ONCE,
         "load_average_before": load_before,
-        "ceiling_copies_per_cpu_s": ceilings,
-        "join_p50_ms": quantile(room.join_ms, 0.5),
-        "join_p95_ms": quantile(room.join_ms, 0.95),
-        "handshake_p50_ms": quantile(room.handshake_ms, 0.5),
-        "handshake_p95_ms": quantile(room.handshake_ms, 0.95),
-        "control_cpu_ms_per_join": room.join_cpu.control_s * 1e3 / receivers,
-        "mode": "gso" if saturated["copies_per_send"] >= GSO_COPIES_PER_SEND else "sendmmsg",
-        "ratio": saturated["copies_per_cpu_s"] / statistics.mean(ceilings),
+        "ceiling_copies_per_cpu_s": best.found,
+        "join_p50_ms": quantile(scene.join_ms, 0.5),
+        "join_p95_ms": quantile(scene.join_ms, 0.95),
+        "handshake_p50_ms": quantile(scene.handshake_ms, 0.5),
+        "handshake_p95_ms": quantile(scene.handshake_ms, 0.95),
+        "control_cpu_ms_per_join": scene.join_cpu.control_s * 1e3 / receivers,
+        "mode": mode(saturated),
+        "ratio": saturated["copies_per_cpu_s"] / best.mean,
         "saturated": saturated,
     }
 
@@ -77,9 +73,9 @@ def tell(found: dict[str, Any]) -> None:
         f"{run['opened']:,} decrypted as a sample, {run['forged']} failed"
     )
     say(
-        f"worker: {run['worker_cpu_s']:.2f} CPU-s, {run['engine_cpu_s']:.2f} of them in the data-plane thread, which "
-        f"ran or was ready to {run['engine_busy']:.0%} of the time; "
-        f"{run['copies_per_cpu_s']:,.0f} copies per CPU-second, {run['copies_per_send']:.1f} per message; {run['resident_bytes'] / 2**20:.0f} MiB resident"
+        f"worker: {run['server_cpu_s']:.2f} CPU-s, {run['engine_cpu_s']:.2f} of them in the data-plane thread, which "
+        f"ran or was ready to {run['engine_busy']:.0%} of the time; {run['copies_per_cpu_s']:,.0f} copies per "
+        f"CPU-second, {run['copies_per_send']:.1f} per message; {run['resident_bytes'] / 2**20:.0f} MiB resident"
     )
     say(f"load average {found['load_average_before']:.1f} before, {run['load_average']:.1f} after")
 

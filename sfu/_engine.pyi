@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 def build_info() -> dict[str, str]:
-    """Version, profile (release or debug), SIMD, compiler: for bug reports and benchmark files."""
+    """Version, profile, optimisation, hash of the sources, SIMD, compiler: for bug reports and benchmark files."""
 
 def fanout_ceiling(destinations: int, packet_bytes: int, seconds: float) -> dict[str, float]:
     """The ceiling probe: rewrite + AES-128-GCM + sendmmsg of one packet to N loopback destinations.

@@ -1,6 +1,6 @@
-//! What sender and receivers share: one connected 5-tuple with its SRTP session, kept alive as a browser does.
+//! A connected 5-tuple with its SRTP session: ICE and DTLS are over when a peer gets here.
 //!
-//! ICE and DTLS are over when a peer gets here; it answers consent checks (RFC 7675) and reads RTCP.
+//! Both threads have one: RTP out and RTCP out never share a key, so each thread keeps its own session.
 
 use std::os::fd::RawFd;
 
@@ -40,44 +40,41 @@ pub fn micros() -> Micros {
 }
 
 impl Peer {
-    /// `words`: id, descriptor, DTLS-SRTP profile number, exporter's bytes in hex, our ICE password. The DTLS
-    /// client is us.
-    pub fn read<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Self> {
-        let id = words.next()?.parse().ok()?;
-        let fd = words.next()?.parse().ok().filter(|fd| sys::is_open(*fd))?;
-        let profile = Profile::from_number(words.next()?.parse().ok()?)?;
-        let material = bytes(words.next()?)?;
-        let password = Key::new(words.next()?.as_bytes());
-        let session = Session::new(profile, &material, true)?;
+    /// `words`: id, descriptor, DTLS-SRTP profile number, exporter's bytes in hex, our ICE password, and whether
+    /// we were the DTLS client (1 or 0).
+    pub fn read(words: &[&str]) -> Option<Self> {
+        let [id, fd, profile, material, password, client] = words else {
+            return None;
+        };
+        let profile = Profile::from_number(profile.parse().ok()?)?;
         Some(Self {
-            id,
-            fd,
-            session,
-            password,
+            id: id.parse().ok()?,
+            fd: fd.parse().ok().filter(|fd| sys::is_open(*fd))?,
+            session: Session::new(profile, &bytes(material)?, *client == "1")?,
+            password: Key::new(password.as_bytes()),
         })
     }
 
-    /// Answer a check, as consent demands.
-    pub fn answer(&self, datagram: &[u8]) {
-        let Ok(message) = Message::parse(datagram) else {
-            return;
-        };
-        if message.class == Class::Request && message.is_authentic(&self.password) {
-            let mut room = [0; 128];
-            let len = Writer::new(&mut room, Class::Success, &message.transaction)
-                .mapped(([127, 0, 0, 1], 1).into())
-                .finish(&self.password);
-            sys::send(self.fd, &room[..len]);
+    /// The answer to a check, as consent demands (RFC 7675).
+    pub fn answer(&self, datagram: &[u8]) -> Option<Vec<u8>> {
+        let message = Message::parse(datagram).ok()?;
+        if message.class != Class::Request || !message.is_authentic(&self.password) {
+            return None;
         }
+        let mut room = [0; 128];
+        let len = Writer::new(&mut room, Class::Success, &message.transaction)
+            .mapped(([127, 0, 0, 1], 1).into())
+            .finish(&self.password);
+        Some(room[..len].to_vec())
     }
 
-    /// Protect and send a compound.
-    pub fn send_rtcp(&mut self, compound: &[u8]) {
-        let mut room = [0; 512];
-        room[..compound.len()].copy_from_slice(compound);
-        if let Ok(len) = self.session.sender.rtcp(&mut room, compound.len()) {
-            sys::send(self.fd, &room[..len]);
-        }
+    /// A compound, protected.
+    pub fn seal_rtcp(&mut self, compound: &[u8]) -> Option<Vec<u8>> {
+        let mut room = compound.to_vec();
+        room.resize(compound.len() + 64, 0);
+        let len = self.session.sender.rtcp(&mut room, compound.len()).ok()?;
+        room.truncate(len);
+        Some(room)
     }
 }
 

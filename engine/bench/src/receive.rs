@@ -1,83 +1,136 @@
-//! The sink: one thread that reads every packet of every receiver, counts gaps and decrypts a sample.
+//! The sink: one thread that reads every datagram of every peer, counts gaps and decrypts a sample.
 //!
 //! It sweeps all sockets and then sleeps a moment: whoever waits in poll is woken once per packet, and on loopback
-//! the server would pay for that.
+//! the server would pay for that. How long a packet waits for the sweep is no delay of the server: with stamps on,
+//! the kernel says when it arrived.
 
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::Receiver as Queue;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver as Queue, SyncSender, TryRecvError};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parley_core::media::rtcp::{Builder, Report};
+use parley_core::id::Micros;
+use parley_core::media::rtcp::{Builder, Compound, Packet as Rtcp};
+use parley_core::media::twcc::Recorder;
+use parley_core::random::Random;
 
-use crate::packet;
+use crate::incoming::Incoming;
+use crate::link::{Way, Weather};
+use crate::packet::{self, Found};
 use crate::peer::{kind, micros, Kind, Peer};
-use crate::progress::Progress;
+use crate::progress::{Progress, LAYERS};
+use crate::publish::Order;
 use crate::sys::{self, Batch, BATCH};
 
+/// Between two sweeps; longer when nothing comes.
 const PAUSE: Duration = Duration::from_micros(300);
-/// Every so many packets of a receiver one is decrypted.
-const SAMPLE: u64 = 64;
+const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 const REPORT_NS: u64 = 1_000_000_000;
+/// Transport-wide feedback, as libwebrtc sends it.
+const FEEDBACK_NS: u64 = 50_000_000;
+const SEED: u64 = 0x0dd5;
+
+/// How receivers behave; set from outside.
+pub struct Manner {
+    /// Every so many packets of a stream one is decrypted.
+    pub sample: AtomicU64,
+    /// Send NACKs and transport-wide feedback.
+    pub feedback: AtomicBool,
+    /// The kernel stamps arrivals.
+    pub stamps: AtomicBool,
+}
 
 struct Receiver {
     peer: Peer,
-    ssrc: u32,
-    /// Publisher's number minus our extended sequence number.
-    offset: i64,
-    highest: u64,
-    received: u64,
+    streams: Vec<Incoming>,
+    recorder: Recorder,
     report_due_ns: u64,
+    feedback_due_ns: u64,
+    has_begun: bool,
 }
 
 pub struct Sink {
     receivers: Vec<Receiver>,
     progress: Arc<Progress>,
+    weather: Arc<Weather>,
+    manner: Arc<Manner>,
+    orders: SyncSender<Order>,
+    way: Way,
+    random: Random,
     batch: Batch,
     builder: Builder,
+    lost: Vec<u16>,
+    has_stamps: bool,
 }
 
 impl Sink {
-    pub fn new(progress: Arc<Progress>) -> Self {
+    pub fn new(
+        progress: Arc<Progress>,
+        weather: Arc<Weather>,
+        manner: Arc<Manner>,
+        orders: SyncSender<Order>,
+    ) -> Self {
         Self {
             receivers: Vec::new(),
             progress,
+            weather,
+            manner,
+            orders,
+            way: Way::new(SEED),
+            random: Random::new(!SEED),
             batch: Batch::new(),
             builder: Builder::default(),
+            lost: Vec::new(),
+            has_stamps: false,
         }
     }
 
-    /// Until nobody can add receivers any more.
+    /// Until nobody can add peers any more.
     pub fn run(mut self, joining: &Queue<Peer>) {
-        use std::sync::mpsc::TryRecvError;
+        let mut pause = PAUSE;
         loop {
-            match joining.try_recv() {
-                Ok(peer) => {
-                    self.receivers.push(Receiver {
-                        peer,
-                        ssrc: 0,
-                        offset: 0,
-                        highest: 0,
-                        received: 0,
-                        report_due_ns: 0,
-                    });
-                    let count = self.receivers.len() as u64;
-                    self.progress.receivers.store(count, Relaxed);
+            loop {
+                match joining.try_recv() {
+                    Ok(peer) => self.join(peer),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return,
                 }
-                Err(TryRecvError::Disconnected) => return,
-                Err(TryRecvError::Empty) => {}
+            }
+            let wants_stamps = self.manner.stamps.load(Relaxed);
+            if wants_stamps != self.has_stamps {
+                self.has_stamps = wants_stamps;
+                for receiver in &self.receivers {
+                    sys::set_stamps(receiver.peer.fd, wants_stamps);
+                }
             }
             let mut is_idle = true;
             for at in 0..self.receivers.len() {
                 is_idle &= self.drain(at) == 0;
             }
-            self.progress
-                .sink_cpu_ns
-                .store(sys::thread_cpu_ns(), Relaxed);
+            self.way.flush(sys::now_ns());
+            let cpu_ns = sys::thread_cpu_ns();
+            self.progress.sink_cpu_ns.store(cpu_ns, Relaxed);
             if is_idle {
-                std::thread::sleep(PAUSE);
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            } else {
+                pause = PAUSE;
             }
         }
+    }
+
+    fn join(&mut self, peer: Peer) {
+        sys::set_stamps(peer.fd, self.has_stamps);
+        self.receivers.push(Receiver {
+            peer,
+            streams: Vec::new(),
+            recorder: Recorder::default(),
+            report_due_ns: 0,
+            feedback_due_ns: 0,
+            has_begun: false,
+        });
+        let count = self.receivers.len() as u64;
+        self.progress.receivers.store(count, Relaxed);
     }
 
     fn drain(&mut self, at: usize) -> usize {
@@ -90,103 +143,227 @@ impl Sink {
                 break;
             }
         }
-        let now_ns = sys::now_ns();
-        let receiver = &mut self.receivers[at];
-        if receiver.ssrc != 0 && now_ns >= receiver.report_due_ns {
-            receiver.report_due_ns = now_ns + REPORT_NS;
-            self.builder.clear();
-            let block = Report {
-                ssrc: receiver.ssrc,
-                highest: receiver.highest as u32,
-                ..Report::default()
-            };
-            self.builder.receiver_report(receiver.peer.id + 1, &[block]);
-            receiver.peer.send_rtcp(self.builder.bytes());
-        }
+        self.speak(at);
         total
+    }
+
+    /// Reports and feedback that are due.
+    fn speak(&mut self, at: usize) {
+        let now_ns = sys::now_ns();
+        let feedback = self.manner.feedback.load(Relaxed);
+        let receiver = &mut self.receivers[at];
+        if receiver.streams.is_empty() {
+            return;
+        }
+        self.builder.clear();
+        let own = receiver.peer.id + 1;
+        let is_report_due = now_ns >= receiver.report_due_ns;
+        let is_feedback_due = feedback && now_ns >= receiver.feedback_due_ns;
+        if is_report_due {
+            receiver.report_due_ns = now_ns + REPORT_NS;
+        }
+        if is_report_due || is_feedback_due {
+            let streams = receiver.streams.iter_mut().take(31);
+            let blocks: Vec<_> = if is_report_due {
+                streams.map(Incoming::report).collect()
+            } else {
+                Vec::new()
+            };
+            self.builder.receiver_report(own, &blocks);
+        }
+        if is_feedback_due {
+            receiver.feedback_due_ns = now_ns + FEEDBACK_NS;
+            if !receiver.recorder.is_empty() {
+                receiver.recorder.write(own, &mut self.builder);
+            }
+        }
+        if feedback {
+            for stream in &mut receiver.streams {
+                stream.due(now_ns / 1_000, &mut self.lost);
+                if !self.lost.is_empty() {
+                    let count = self.lost.len() as u64;
+                    self.progress.asked.fetch_add(count, Relaxed);
+                    if self.builder.bytes().is_empty() {
+                        self.builder.receiver_report(own, &[]);
+                    }
+                    self.builder.nack(own, stream.ssrc, &self.lost);
+                }
+            }
+        }
+        if !self.builder.bytes().is_empty() {
+            if let Some(sealed) = receiver.peer.seal_rtcp(self.builder.bytes()) {
+                self.way
+                    .send(&self.weather, receiver.peer.fd, &sealed, now_ns);
+            }
+        }
     }
 
     fn take(&mut self, at: usize, count: usize) {
         let progress = &*self.progress;
         let receiver = &mut self.receivers[at];
-        let (mut copies, mut bytes, mut lost, mut others) = (0, 0, 0i64, 0);
-        for (room, len) in self.batch.bytes[..count].iter_mut().zip(self.batch.lens) {
-            let datagram = &mut room[..len];
+        let feedback = self.manner.feedback.load(Relaxed);
+        let sample = self.manner.sample.load(Relaxed).max(1);
+        let fair = self.weather.is_fair();
+        let (mut copies, mut bytes, mut others) = (0, 0, 0);
+        let (mut lost, mut lost_audio) = (0i64, 0i64);
+        for place in 0..count {
+            let len = self.batch.lens[place];
+            let datagram = &mut self.batch.bytes[place][..len];
+            if !fair && self.weather.loses(&mut self.random) {
+                progress.eaten.fetch_add(1, Relaxed);
+                continue;
+            }
             match kind(datagram) {
                 Kind::Rtp if len > 28 => {
-                    let ssrc =
-                        u32::from_be_bytes([datagram[8], datagram[9], datagram[10], datagram[11]]);
-                    if receiver.ssrc == 0 {
-                        receiver.begin(ssrc, datagram, progress);
-                    } else if ssrc != receiver.ssrc {
-                        others += 1;
-                        continue;
+                    if feedback {
+                        receiver.note(datagram);
                     }
+                    let Some(stream) = receiver.stream(datagram) else {
+                        others += 1;
+                        lost += receiver.meet(datagram, progress);
+                        continue;
+                    };
                     copies += 1;
                     bytes += len as u64;
-                    lost += receiver.count(datagram);
-                    if receiver.received % SAMPLE == 0 {
-                        receiver.sample(datagram, progress);
+                    let sequence = u16::from_be_bytes([datagram[2], datagram[3]]);
+                    let incoming = &mut receiver.streams[stream];
+                    let repairs = feedback && incoming.video;
+                    let gap = incoming.count(sequence, repairs, sys::now_ns() / 1_000);
+                    if incoming.video {
+                        lost += gap;
+                    } else {
+                        lost_audio += gap;
+                    }
+                    if incoming.received % sample == 0 || incoming.received == 1 {
+                        let arrived_ns = self.batch.arrived_ns[place];
+                        receiver.sample(stream, datagram, arrived_ns, progress);
+                    } else {
+                        let layer = usize::from(incoming.layer).min(LAYERS - 1);
+                        progress.layers[layer].fetch_add(1, Relaxed);
                     }
                 }
-                Kind::Stun => receiver.peer.answer(datagram),
+                Kind::Stun => {
+                    if let Some(answer) = receiver.peer.answer(datagram) {
+                        let now_ns = sys::now_ns();
+                        self.way
+                            .send(&self.weather, receiver.peer.fd, &answer, now_ns);
+                    }
+                    others += 1;
+                }
+                Kind::Rtcp => {
+                    others += 1;
+                    receiver.heed(datagram, &self.orders);
+                }
                 _ => others += 1,
             }
         }
-        if receiver.ssrc != 0 {
-            let number = receiver.highest as i64 + receiver.offset;
+        if let Some(stream) = receiver.streams.iter().find(|one| one.track == 0) {
+            let number = stream.highest as i64 + stream.offset;
             progress.reach(at, number.max(0) as u64 + 1);
         }
         progress.copies.fetch_add(copies, Relaxed);
         progress.bytes.fetch_add(bytes, Relaxed);
         progress.lost.fetch_add(lost as u64, Relaxed); // wraps back when a late one comes
+        progress.lost_audio.fetch_add(lost_audio as u64, Relaxed);
         progress.others.fetch_add(others, Relaxed);
     }
 }
 
-impl Receiver {
-    /// The first packet: its stream is ours if it can be decrypted.
-    fn begin(&mut self, ssrc: u32, datagram: &[u8], progress: &Progress) {
-        let sequence = u64::from(u16::from_be_bytes([datagram[2], datagram[3]]));
-        let mut copy = datagram.to_vec();
-        let opened = self.peer.session.receiver.rtp(&mut copy, micros());
-        progress.opened.fetch_add(1, Relaxed);
-        let Some((number, _)) = opened.ok().and_then(|len| packet::stamp(&copy[..len])) else {
-            progress.forged.fetch_add(1, Relaxed);
-            return;
-        };
-        println!("first {} {}", self.peer.id, sys::now_ns());
-        self.ssrc = ssrc;
-        self.highest = sequence;
-        self.offset = number as i64 - sequence as i64;
-    }
+fn ssrc_of(datagram: &[u8]) -> u32 {
+    u32::from_be_bytes([datagram[8], datagram[9], datagram[10], datagram[11]])
+}
 
-    /// Account for a packet; how many more (or fewer) are missing now.
-    fn count(&mut self, datagram: &[u8]) -> i64 {
-        self.received += 1;
-        let sequence = u16::from_be_bytes([datagram[2], datagram[3]]);
-        let step = i64::from(sequence.wrapping_sub(self.highest as u16) as i16);
-        if step > 0 {
-            self.highest += step as u64;
-            step - 1
-        } else if self.received == 1 {
-            0
-        } else {
-            -1
+impl Receiver {
+    /// For transport-wide feedback.
+    fn note(&mut self, datagram: &[u8]) {
+        if let Some(number) = packet::transport_number(datagram) {
+            let now = Micros(sys::now_ns() / 1_000);
+            self.recorder.record(number, ssrc_of(datagram), now);
         }
     }
 
-    fn sample(&mut self, datagram: &mut [u8], progress: &Progress) {
+    /// The stream of a packet. What was just met counts as known, so that its first packet is a copy too.
+    fn stream(&mut self, datagram: &[u8]) -> Option<usize> {
+        let ssrc = ssrc_of(datagram);
+        self.streams.iter().position(|one| one.ssrc == ssrc)
+    }
+
+    /// A packet of an unknown SSRC: a new stream, a retransmission, or a probe. How many fewer are missing.
+    fn meet(&mut self, datagram: &[u8], progress: &Progress) -> i64 {
+        let mut copy = datagram.to_vec();
+        progress.opened.fetch_add(1, Relaxed);
+        let Ok(len) = self.peer.session.receiver.rtp(&mut copy, micros()) else {
+            progress.forged.fetch_add(1, Relaxed);
+            return 0;
+        };
+        let Some(Found { stamp, repeats }) = packet::find(&copy[..len]) else {
+            return 0;
+        };
+        let Some(sequence) = repeats else {
+            if !self.has_begun {
+                self.has_begun = true;
+                println!("first {} {}", self.peer.id, sys::now_ns());
+            }
+            let sequence = u16::from_be_bytes([datagram[2], datagram[3]]);
+            let stream = Incoming::new(ssrc_of(datagram), &stamp, sequence);
+            self.streams.push(stream);
+            progress.incoming.fetch_add(1, Relaxed);
+            return 0;
+        };
+        let mut streams = self.streams.iter_mut();
+        let filled = streams
+            .find(|one| one.track == stamp.track)
+            .and_then(|one| one.fill(sequence));
+        let Some(noticed_us) = filled else {
+            return 0;
+        };
+        progress.recovered.fetch_add(1, Relaxed);
+        progress.repaired(micros().0.saturating_sub(noticed_us));
+        -1
+    }
+
+    fn sample(
+        &mut self,
+        stream: usize,
+        datagram: &mut [u8],
+        arrived_ns: Option<u64>,
+        progress: &Progress,
+    ) {
         let opened = self.peer.session.receiver.rtp(datagram, micros());
         progress.opened.fetch_add(1, Relaxed);
-        match opened.ok().and_then(|len| packet::stamp(&datagram[..len])) {
-            Some((_, sent_ns)) => {
-                let delay_us = sys::now_ns().saturating_sub(sent_ns) / 1_000;
-                progress.delayed(u32::try_from(delay_us).unwrap_or(u32::MAX));
-            }
-            None => {
-                progress.forged.fetch_add(1, Relaxed);
-            }
+        let Ok(len) = opened else {
+            progress.forged.fetch_add(1, Relaxed);
+            return;
+        };
+        let Some(Found { stamp, .. }) = packet::find(&datagram[..len]) else {
+            return; // padding
+        };
+        self.streams[stream].layer = stamp.layer;
+        let layer = usize::from(stamp.layer).min(LAYERS - 1);
+        progress.layers[layer].fetch_add(1, Relaxed);
+        let arrived_ns = arrived_ns.unwrap_or_else(sys::now_ns);
+        progress.delayed(arrived_ns.saturating_sub(stamp.sent_ns) / 1_000);
+    }
+
+    /// What the server wants of this peer's own streams.
+    fn heed(&mut self, datagram: &mut [u8], orders: &SyncSender<Order>) {
+        let Ok(len) = self.peer.session.receiver.rtcp(datagram, micros()) else {
+            return;
+        };
+        let id = self.peer.id;
+        for packet in Compound::new(&datagram[..len]).flatten() {
+            // A full queue loses the request; the server asks again.
+            let _ = match packet {
+                Rtcp::Pli { media } => orders.try_send(Order::Key(id, media)),
+                Rtcp::Fir { mut media } => match media.next() {
+                    Some(media) => orders.try_send(Order::Key(id, media)),
+                    None => continue,
+                },
+                Rtcp::Nack { media, lost } => {
+                    orders.try_send(Order::Repeat(id, media, lost.collect()))
+                }
+                _ => continue,
+            };
         }
     }
 }

@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-/// Version, profile (release or debug), SIMD, compiler: for bug reports and benchmark files.
+/// Version, profile, optimisation, hash of the sources, SIMD, compiler: for bug reports and benchmark files.
 #[pyfunction]
 fn build_info() -> BTreeMap<&'static str, String> {
     BTreeMap::from([
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("profile", env!("PARLEY_PROFILE").to_owned()),
+        ("opt_level", env!("PARLEY_OPT_LEVEL").to_owned()),
+        ("sources", env!("PARLEY_SOURCES").to_owned()),
         ("target", env!("PARLEY_TARGET").to_owned()),
         ("compiler", env!("PARLEY_RUSTC").to_owned()),
         ("simd", simd().join(" ")),
