@@ -30,6 +30,7 @@ JOINS_AT_ONCE: Final = 4
 WINDOW: Final = 128  # packets ahead of the slowest receiver when saturating
 UNLIMITED: Final = 1_000_000  # packets/s
 WARM_UP_S: Final = 1.0
+CAUGHT_UP_S: Final = 1.0  # who joined last is at the present by then
 WORKER_END_S: Final = 10.0
 MAX_BUFFERS_BYTES: Final = 512 << 20  # of all sockets together, when nobody reads
 _COUNTED: Final = (
@@ -94,6 +95,7 @@ class Stage:
         await _each(self.listeners, at_once, arrive)
         self.join_cpu = machine.cpu(self.pid).since(before)
         self.join_wall_s = (now_ns() - started_ns) / 1e9
+        await asyncio.sleep(CAUGHT_UP_S)
 
     async def _arrive(self, peer: Peer) -> None:
         self.tool.add(peer.number, await peer.connect())
