@@ -18,6 +18,7 @@ from sfu.native import NativePlane, local_addresses
 from sfu.process import serve
 from sfu.redact import FieldFormatter, Redaction
 
+MAX_SHARDS = 64  # the engine's
 EXIT_LOCKED = 3  # another worker holds the lock
 EXIT_PORT = 4  # the UDP port cannot be bound
 EXIT_FILES = 5  # the state directory is not usable
@@ -31,6 +32,13 @@ def _address(text: str) -> str:
 def _filter(text: str) -> str:
     address_filter(text)
     return text
+
+
+def _shards(text: str) -> int:
+    shards = int(text)
+    if not 0 <= shards <= MAX_SHARDS:
+        raise ValueError(text)
+    return shards
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -75,6 +83,12 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         help="mark audio EF and video AF41",
     )
     parser.add_argument(
+        "--shards",
+        type=_shards,
+        default=1,
+        help="data-plane threads; 0 = one for each CPU that we may use",
+    )
+    parser.add_argument(
         "--orphan-s", type=float, default=600.0, help="seconds without an owner before we end"
     )
     parser.add_argument(
@@ -115,7 +129,13 @@ def main(argv: list[str] | None = None) -> int:
         lock.release()
         return EXIT_ADDRESSES
     try:
-        plane = NativePlane(tuple(options.listen), options.port, tcp=options.tcp, dscp=options.dscp)
+        plane = NativePlane(
+            tuple(options.listen),
+            options.port,
+            tcp=options.tcp,
+            dscp=options.dscp,
+            shards=options.shards,
+        )
     except OSError as why:
         log.error("the port cannot be bound: %s", why.strerror)
         lock.release()

@@ -89,20 +89,34 @@ class ReceiveStream:
 
 @final
 class Engine:
-    """One data plane: a UDP and a TCP port per listen address, one thread.
+    """One data plane: a UDP and a TCP port per listen address, one thread or several.
 
     Transports are ICE + SRTP to one peer; publications are incoming tracks; subscriptions are outgoing
-    streams, each of which carries one publication at a time (or none) under its own SSRC.
+    streams, each of which carries one publication at a time (or none) under its own SSRC. A transport, its
+    publications and its subscriptions live in one thread (shard), which our ufrag decides; a subscription may
+    carry a publication of any shard.
     """
 
     def __new__(
-        cls, *, listen: list[str], port: int, tcp: bool = True, dscp: bool = True
+        cls,
+        *,
+        listen: list[str],
+        port: int,
+        tcp: bool = True,
+        dscp: bool = True,
+        shards: int = 1,
     ) -> Engine:
-        """Bind `port` (0 = any) on every address of `listen` (IPv4 or IPv6 literals) and start the thread.
+        """Bind `port` (0 = any) on every address of `listen` (IPv4 or IPv6 literals) and start the threads.
 
         `tcp`: accept ICE over TCP on the same port number (RFC 6544, passive). `dscp`: mark audio EF, the rest
-        AF41 (RFC 8837). Raises OSError when a port cannot be bound.
+        AF41 (RFC 8837). `shards`: threads, at most 64, each on a CPU of its own when there are several; 0 = one
+        for each CPU that we may use. Raises OSError when a port cannot be bound.
         """
+    @property
+    def shards(self) -> int:
+        """How many threads there are."""
+    def shard_of(self, ufrag: str) -> int:
+        """The shard where a transport with this ufrag of ours is at home: a pure function of it and `shards`."""
     @property
     def port(self) -> int:
         """The bound port, of UDP and TCP alike."""
@@ -133,7 +147,10 @@ class Engine:
         After `restart_ice` they belong to the new generation.
         """
     def restart_ice(self, transport: int, *, local_ufrag: str, local_pwd: str) -> None:
-        """A new generation. The old ufrag keeps answering and the old pair keeps sending until the new is validated."""
+        """A new generation. The old ufrag keeps answering and the old pair keeps sending until the new is validated.
+
+        ValueError if the ufrag belongs to another shard than the transport (`shard_of`).
+        """
     def send_datagram(self, transport: int, datagram: bytes) -> None:
         """A DTLS record to the 5-tuple of the last DTLS datagram, or else the active pair."""
     def set_keys(self, transport: int, *, profile: int, material: bytes, is_client: bool) -> None:
@@ -181,8 +198,8 @@ class Engine:
     def statistics(self) -> dict[str, list[tuple[int, dict[str, int]]]]:
         """All counters in one read, copied from the thread's last publication (at most 250 ms old).
 
-        Keys: "transports", "publications", "subscriptions" -> (handle, counters), "drops" and "connections"
-        -> [(0, counters)].
+        Keys: "transports", "publications", "subscriptions" -> (handle, counters), "drops", "connections" and
+        "relays" -> [(0, counters)]; of all threads together.
         publication: packets, bytes, lost, nacks_sent, plis_sent, jitter (RTP units), layers, gated
         subscription: packets, bytes, nacks, plis, retransmitted, first_sequence, last_sequence (extended)
         transport: packets_in, bytes_in, packets_out, bytes_out, auth_failures, replays, rtt_us,
@@ -191,9 +208,13 @@ class Engine:
         drops: unknown_ufrag, unvalidated, bad_integrity, malformed, foreign_ssrc, over_limit, no_keys (SRTP
         before the keys), half_open (DTLS of one more transport of a source with 64 unfinished handshakes, S14),
         ring_full, panics (each cost one transport, S15), refused_commands (a ufrag in use, a stream the router
-        refuses), refused_sends (datagrams the kernel did not take)
+        refuses), refused_sends (datagrams the kernel did not take), relay_full
+        (packets and datagrams for another shard that was too far behind), strangers (checks for another shard
+        from unknown addresses, while it was busy)
         connections (ICE-TCP): open, refused (too many), unproven (no valid check in time), stuck (did not
         read), dropped_video, dropped_audio
+        relays: passed_on (datagrams that reached another thread's socket), relayed (packets for the subscribers of
+        another shard, once per shard)
         """
     def close(self) -> None:
-        """Stop the thread, close sockets and the eventfd. Idempotent."""
+        """Stop the threads, close sockets and the eventfd. Idempotent."""

@@ -304,6 +304,7 @@ class WorkerOptions:
     deny: Sequence[str] = ()
     tcp: bool = True
     dscp: bool = True
+    shards: int = 1
     orphan_s: float = 600.0
     log_level: str = "info"
 
@@ -320,6 +321,7 @@ class WorkerOptions:
             *(word for name, items in lists.items() if items for word in (name, *items)),
             "--tcp" if self.tcp else "--no-tcp",
             "--dscp" if self.dscp else "--no-dscp",
+            *("--shards", str(self.shards)),
             *("--orphan-s", str(self.orphan_s), "--log-level", self.log_level),
         ]
 

@@ -19,6 +19,7 @@ _ALPHABET: Final = (
 UFRAG_CHARACTERS: Final = (
     12  # RFC 8445 section 5.3 wants 24 bits; the engine finds transports by it
 )
+_DRAWS: Final = 2_048  # at most 64 shards: all miss with a probability of 1e-14
 PWD_CHARACTERS: Final = 32  # RFC 8445 section 5.3 wants 128 bits
 _HOST_PREFERENCE: Final = 126  # RFC 8445 section 5.1.2.2
 _TCP_PREFERENCE: Final = 90  # RFC 6544 section 4.2: below every kind of UDP but relays
@@ -39,8 +40,14 @@ class Credentials:
     pwd: str
 
 
-def new_credentials() -> Credentials:
-    return Credentials(_random(UFRAG_CHARACTERS), _random(PWD_CHARACTERS))
+def new_credentials(suits: Callable[[str], bool]) -> Credentials:
+    """`suits`: whether the engine wants a transport with this ufrag where it would be at home."""
+    ufrag = _random(UFRAG_CHARACTERS)
+    for _ in range(_DRAWS):
+        if suits(ufrag):
+            break
+        ufrag = _random(UFRAG_CHARACTERS)
+    return Credentials(ufrag, _random(PWD_CHARACTERS))
 
 
 def _random(characters: int) -> str:

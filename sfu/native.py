@@ -77,10 +77,20 @@ class NativePlane:
     """Keeps `sfu.plane.Plane`."""
 
     def __init__(
-        self, listen: tuple[str, ...], port: int, *, tcp: bool = True, dscp: bool = True
+        self,
+        listen: tuple[str, ...],
+        port: int,
+        *,
+        tcp: bool = True,
+        dscp: bool = True,
+        shards: int = 1,
     ) -> None:
         """Bind and start. Raises OSError when a port cannot be bound."""
-        self._engine: Final = _engine.Engine(listen=list(listen), port=port, tcp=tcp, dscp=dscp)
+        self._engine: Final = _engine.Engine(
+            listen=list(listen), port=port, tcp=tcp, dscp=dscp, shards=shards
+        )
+        self._transports: Final = [0] * self._engine.shards  # open ones, by shard
+        self._homes: Final[dict[Handle, int]] = {}
 
     @property
     def port(self) -> int:
@@ -93,10 +103,19 @@ class NativePlane:
     def poll(self) -> list[tuple[str, int, object]]:
         return self._engine.poll()
 
+    def suits(self, ufrag: str, transport: Handle | None = None) -> bool:
+        home = self._engine.shard_of(ufrag)
+        if transport is not None:
+            return home == self._homes.get(transport, home)
+        return self._transports[home] == min(self._transports)
+
     def open_transport(self, ufrag: str, pwd: str, *, offered_by_us: bool) -> Handle:
-        return self._engine.open_transport(
+        handle = self._engine.open_transport(
             local_ufrag=ufrag, local_pwd=pwd, offered_by_us=offered_by_us
         )
+        home = self._homes[handle] = self._engine.shard_of(ufrag)
+        self._transports[home] += 1
+        return handle
 
     def set_remote(self, transport: Handle, ufrag: str, pwd: str) -> None:
         self._engine.set_remote(transport, ufrag=ufrag, pwd=pwd)
@@ -113,6 +132,9 @@ class NativePlane:
         self._engine.set_keys(transport, profile=profile, material=material, is_client=is_client)
 
     def close_transport(self, transport: Handle) -> None:
+        home = self._homes.pop(transport, None)
+        if home is not None:
+            self._transports[home] -= 1
         self._engine.close_transport(transport)
 
     def publish(self, transport: Handle, group: int, stream: Receiving) -> Handle:

@@ -49,7 +49,7 @@ class Transport:
         self._certificate: Final = certificate
         self._listener: Final = listener
         self._loop: Final = asyncio.get_running_loop()
-        self.credentials = ice.new_credentials()
+        self.credentials = ice.new_credentials(plane.suits)
         self.handle: Final[Handle] = plane.open_transport(
             self.credentials.ufrag, self.credentials.pwd, offered_by_us=offered_by_us
         )
@@ -84,7 +84,7 @@ class Transport:
 
     def restart(self) -> None:
         """A new generation of our credentials; the old ones keep answering in the engine."""
-        self.credentials = ice.new_credentials()
+        self.credentials = ice.new_credentials(lambda ufrag: self._plane.suits(ufrag, self.handle))
         self._plane.restart_ice(self.handle, self.credentials.ufrag, self.credentials.pwd)
 
     def set_remote(self, remote: TransportDescription) -> None:

@@ -40,6 +40,7 @@ class MediaWorker:
             deny=config.media.deny,
             tcp=config.media.tcp,
             dscp=config.media.dscp,
+            shards=config.media.shards,
             orphan_s=config.sfu.orphan_s,
             log_level=config.log.level,
         )

@@ -61,6 +61,7 @@ class MediaSection(Section):
     deny: tuple[str, ...] = ()
     tcp: bool = True
     dscp: bool = True
+    shards: int = Field(default=1, ge=0, le=64)
 
 
 class TurnSection(Section):

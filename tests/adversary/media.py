@@ -256,13 +256,31 @@ class Keys:
 class Rig:
     """An engine on loopback, its events kept until somebody asks for them."""
 
-    def __init__(self, listen: list[str] | None = None) -> None:
-        self.engine = _engine.Engine(listen=listen or ["127.0.0.1"], port=0)
+    def __init__(self, listen: list[str] | None = None, shards: int = 1) -> None:
+        self.engine = _engine.Engine(listen=listen or ["127.0.0.1"], port=0, shards=shards)
         self.events: list[tuple[str, int, object]] = []
+        self._clerks: list[Peer] = []
 
     @property
     def address(self) -> tuple[str, int]:
         return ("127.0.0.1", self.engine.port)
+
+    def credentials(self, shard: int) -> "Credentials":
+        """Of a transport that is at home there."""
+        while self.engine.shard_of((drawn := Credentials.fresh()).ufrag) != shard:
+            pass
+        return drawn
+
+    def settle_shards(self) -> None:
+        """Every shard has run its commands, and heard and answered what they told each other."""
+        if self.engine.shards == 1:
+            return
+        if not self._clerks:
+            homes = range(self.engine.shards)
+            self._clerks = [Peer(self, server=self.credentials(home)) for home in homes]
+        for _ in range(3):  # asked, answered, taken
+            for clerk in self._clerks:
+                clerk.check()
 
     def pump(self) -> None:
         self.events += self.engine.poll()
@@ -299,8 +317,8 @@ def until(probe: Callable[[], T], what: str, within_s: float = WAIT_S) -> T:
 
 
 @contextmanager
-def rig(listen: list[str] | None = None) -> Iterator[Rig]:
-    under_test = Rig(listen)
+def rig(listen: list[str] | None = None, *, shards: int = 1) -> Iterator[Rig]:
+    under_test = Rig(listen, shards)
     try:
         yield under_test
     finally:
@@ -396,6 +414,11 @@ class Peer:
     def settle(self) -> None:
         """Return when every command so far is done: they run before the datagrams of the next turn."""
         self.check()
+        self.rig.settle_shards()
+
+    def restarted(self) -> Credentials:
+        """Fresh ones that lead to the same shard."""
+        return self.rig.credentials(self.rig.engine.shard_of(self.server.ufrag))
 
     def receive(self, within_s: float = WAIT_S) -> bytes:
         """The next datagram. Checks of the engine are answered on the way and returned too."""

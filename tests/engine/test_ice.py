@@ -33,9 +33,9 @@ from tests.adversary.media import (
 )
 
 
-@pytest.fixture
-def under_test() -> Iterator[Rig]:
-    with rig() as one:
+@pytest.fixture(params=[1, 4], ids=["one shard", "four shards"])
+def under_test(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    with rig(shards=request.param) as one:
         yield one
 
 
@@ -135,7 +135,7 @@ def test_after_a_restart_both_ufrags_answer_and_the_old_pair_still_sends(under_t
     peer = Peer(under_test)
     peer.check(nominate=True)
     old = peer.server
-    new = Credentials.fresh()
+    new = peer.restarted()
     under_test.engine.restart_ice(peer.transport, local_ufrag=new.ufrag, local_pwd=new.pwd)
     peer.settle()
     under_test.engine.send_datagram(peer.transport, b"\x16still the old pair")

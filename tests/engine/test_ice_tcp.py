@@ -29,9 +29,9 @@ from tests.adversary.media import (
 from tests.adversary.tcp import StreamWire
 
 
-@pytest.fixture
-def under_test() -> Iterator[Rig]:
-    with rig() as one:
+@pytest.fixture(params=[1, 4], ids=["one shard", "four shards"])
+def under_test(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    with rig(shards=request.param) as one:
         yield one
 
 

@@ -35,9 +35,9 @@ from tests.adversary.tcp import StreamWire
 AUDIO_EF, VIDEO_AF41 = 46 << 2, 34 << 2  # the whole octet; ECN is zero
 
 
-@pytest.fixture
-def under_test() -> Iterator[Rig]:
-    with rig() as one:
+@pytest.fixture(params=[1, 4], ids=["one shard", "four shards"])
+def under_test(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    with rig(shards=request.param) as one:
         yield one
 
 
@@ -68,7 +68,7 @@ def test_a_restart_under_load_loses_nothing(under_test: Rig, kind: type[Wire]) -
     subscribe_audio(ben, publish_audio(ann, 1_000), 77)
     ann.settle()
     talk(ann, 1, 50)
-    new = Credentials.fresh()
+    new = ben.restarted()
     under_test.engine.restart_ice(ben.transport, local_ufrag=new.ufrag, local_pwd=new.pwd)
     ours = Credentials.fresh()
     under_test.engine.set_remote(ben.transport, ufrag=ours.ufrag, pwd=ours.pwd)
@@ -206,7 +206,7 @@ def test_a_connection_hung_up_in_a_restart_is_no_end(under_test: Rig) -> None:
     peer.connect()
     peer.wire.close()
     until(lambda: under_test.counters("connections").get("open") == 0, "the end")
-    new = Credentials.fresh()
+    new = peer.restarted()
     under_test.engine.restart_ice(peer.transport, local_ufrag=new.ufrag, local_pwd=new.pwd)
     fresh = Wire(under_test.address)
     fresh.send(check(new, Credentials.fresh(), nominate=True))

@@ -27,9 +27,9 @@ A_SSRC = 0x0A0A0A0A
 B_SSRC = 0x0B0B0B0B
 
 
-@pytest.fixture
-def under_test() -> Iterator[Rig]:
-    with rig() as one:
+@pytest.fixture(params=[1, 4], ids=["one shard", "four shards"])
+def under_test(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    with rig(shards=request.param) as one:
         yield one
 
 

@@ -132,6 +132,9 @@ class FakePlane:
         self._next += 1
         return self._next
 
+    def suits(self, ufrag: str, transport: int | None = None) -> bool:
+        return True
+
     def open_transport(self, ufrag: str, pwd: str, *, offered_by_us: bool) -> int:
         if self.fail_next is not None:
             fault, self.fail_next = self.fail_next, None

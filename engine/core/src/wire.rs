@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::id::TransportId;
 use crate::media;
+use crate::shard::Notice;
 
 /// Bytes of an outgoing slot: the largest plaintext (1,460) plus every SRTP trailer, below one Ethernet frame's payload.
 pub const SLOT_BYTES: usize = 1_536;
@@ -63,4 +64,16 @@ pub trait Output {
     }
     /// Something to tell.
     fn event(&mut self, event: Event);
+    /// A datagram for another shard; `is_stranger`: from no validated 5-tuple. Lost when too many wait.
+    fn pass(&mut self, to: u8, path: &Path, datagram: &[u8], is_stranger: bool) {
+        let _ = (to, path, datagram, is_stranger);
+    }
+    /// A packet of a track for the subscribers of another shard. Lost when too many wait.
+    fn relay(&mut self, to: u8, packet: &media::Relayed, bytes: &[u8]) {
+        let _ = (to, packet, bytes);
+    }
+    /// Something to tell another shard; never lost.
+    fn notify(&mut self, to: u8, notice: Notice) {
+        let _ = (to, notice);
+    }
 }

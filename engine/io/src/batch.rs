@@ -3,8 +3,11 @@
 use std::io;
 use std::net::IpAddr;
 
+use parley_core::media::Relayed;
+use parley_core::shard::Notice;
 use parley_core::wire::{Event, Output, Path, Traffic, SLOT_BYTES};
 
+use crate::relay::{Message, Relays};
 use crate::stream::{Streams, FIRST_LISTENER};
 use crate::sys::{self, Control, Name, Outgoing, Part, Received, Socket, BATCH};
 
@@ -77,6 +80,8 @@ pub struct Outbox {
     sockets: Vec<Socket>,
     /// Connections; their datagrams do not wait here.
     pub streams: Streams,
+    /// To other shards.
+    pub relays: Relays,
     /// Audio is marked apart from the rest.
     is_marking: bool,
     slots: Box<[[u8; SLOT_BYTES]; BATCH]>,
@@ -93,10 +98,11 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    pub fn new(sockets: Vec<Socket>, streams: Streams, is_marking: bool) -> Self {
+    pub fn new(sockets: Vec<Socket>, streams: Streams, relays: Relays, is_marking: bool) -> Self {
         Self {
             sockets,
             streams,
+            relays,
             is_marking,
             slots: Box::new([[0; SLOT_BYTES]; BATCH]),
             names: Box::new([Name::empty(); BATCH]),
@@ -115,6 +121,8 @@ impl Outbox {
 
     /// Send everything, one call per run of the same socket.
     pub fn flush(&mut self) {
+        // First, so that a peer that answers what leaves below finds every shard informed.
+        self.relays.publish();
         if self.count > 0 {
             self.flush_datagrams();
         }
@@ -192,5 +200,17 @@ impl Output for Outbox {
 
     fn event(&mut self, event: Event) {
         self.events.push(event);
+    }
+
+    fn pass(&mut self, to: u8, path: &Path, datagram: &[u8], is_stranger: bool) {
+        self.relays.datagram(to, path, datagram, is_stranger);
+    }
+
+    fn relay(&mut self, to: u8, packet: &Relayed, bytes: &[u8]) {
+        self.relays.packet(to, packet, bytes);
+    }
+
+    fn notify(&mut self, to: u8, notice: Notice) {
+        self.relays.message(to, Message::Notice(notice));
     }
 }

@@ -87,6 +87,29 @@ pub enum Command {
 }
 
 impl Command {
+    /// The handle it is about, which names the shard that carries it out.
+    pub(crate) fn about(&self) -> u64 {
+        match self {
+            Self::OpenTransport { id, .. }
+            | Self::SetRemote { id, .. }
+            | Self::RestartIce { id, .. }
+            | Self::SendDatagram { id, .. }
+            | Self::SetKeys { id, .. }
+            | Self::SetIngressLimit { id, .. }
+            | Self::CloseTransport { id }
+            | Self::FailDeliberately { id } => id.0,
+            Self::Publish { id, .. }
+            | Self::UpdatePublication { id, .. }
+            | Self::Unpublish { id }
+            | Self::SetGate { id, .. } => id.0,
+            Self::Subscribe { id, .. }
+            | Self::SetSource { id, .. }
+            | Self::SetLayer { id, .. }
+            | Self::SetPriority { id, .. }
+            | Self::Unsubscribe { id } => id.0,
+        }
+    }
+
     /// Do it.
     pub(crate) fn run(
         self,

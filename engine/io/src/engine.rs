@@ -1,24 +1,27 @@
 //! The handle that callers hold: queue a command, drain events, read the last report, stop.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{sync_channel, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use parley_core::plane::Plane;
+use parley_core::shard::{self as homes, Shard};
 use parley_core::wire::Event;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::batch::Outbox;
 use crate::command::Command;
-use crate::epoll;
+use crate::relay::{self, Bell, Reader};
 use crate::ring::Ring;
-use crate::run::{keep_panics_short, Loop, Report, SharedReport, THREAD_NAME};
+use crate::run::{keep_panics_short, Loop, Report};
+use crate::shard::{self, Seat};
 use crate::stream::Streams;
-use crate::sys::{self, EventFd, Socket};
+use crate::sys::{self, Socket};
 
 /// Commands that may wait: a room of a hundred people who all join at once is about 10,000 subscriptions.
 const COMMANDS: usize = 65_536;
@@ -26,10 +29,8 @@ const COMMANDS: usize = 65_536;
 const SOCKET_BUFFER_BYTES: i32 = 4 << 20;
 /// Listen addresses of one engine.
 const MAX_SOCKETS: usize = 32;
-/// Tries to find one free port number on all addresses.
-const PORT_TRIES: usize = 16;
 
-/// The command queue is full: the thread is stuck or hopelessly behind.
+/// The command queue is full: a thread is stuck or hopelessly behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
@@ -40,13 +41,15 @@ pub struct Options {
     pub tcp: bool,
     /// Mark datagrams (RFC 8837).
     pub dscp: bool,
+    /// Data-plane threads; 0 = one for each usable CPU.
+    pub shards: usize,
 }
 
-/// What both sides hold.
+/// What all threads and the callers hold.
 pub struct Shared {
     pub ring: Ring,
-    pub wake: EventFd,
-    pub report: SharedReport,
+    /// Zero of every thread's clock.
+    pub started: Instant,
     stopping: AtomicBool,
 }
 
@@ -54,8 +57,7 @@ impl Shared {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             ring: Ring::new()?,
-            wake: EventFd::new()?,
-            report: Mutex::default(),
+            started: Instant::now(),
             stopping: AtomicBool::new(false),
         })
     }
@@ -68,17 +70,23 @@ impl Shared {
 /// Set in the environment, every datagram is a message of its own: to compare, and for a device that fails silently.
 const NO_SEGMENTS: &str = "PARLEY_NO_GSO";
 
-/// A running data plane.
+/// The callers' end of one thread.
+struct Handle {
+    seat: Arc<Seat>,
+    commands: SyncSender<Command>,
+}
+
+/// A running data plane: one thread, or several on the same port.
 pub struct Engine {
     shared: Arc<Shared>,
-    commands: SyncSender<Command>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-    next_handle: AtomicU64,
+    shards: Vec<Handle>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    next_number: AtomicU64,
     port: u16,
 }
 
 impl Engine {
-    /// Bind one port on every address and start the thread.
+    /// Bind one port on every address and start the threads.
     ///
     /// # Errors
     /// When a port cannot be bound or the system gives no descriptors or thread.
@@ -89,42 +97,71 @@ impl Engine {
                 "1 to 32 listen addresses",
             ));
         }
-        let (sockets, listeners) = bind_all(listen, port, options.tcp)?;
-        let port = sockets[0].bound.port();
-        for socket in &sockets {
-            socket.set_buffers(SOCKET_BUFFER_BYTES)?;
-            if std::env::var_os(NO_SEGMENTS).is_some() {
-                socket.never_segment();
-            }
-            if options.dscp {
-                // Most datagrams are video, so the socket has its mark and only audio carries one of its own:
-                // free for video, 40 ns of about 850 for audio. A second socket on the port would take flows.
-                sys::mark(socket, socket.bound.is_ipv4(), sys::ASSURED_41)?;
-            }
+        let count = shard::count(options.shards);
+        let bound = shard::bind_all(listen, port, options.tcp, count)?;
+        let port = bound.sockets[0][0].bound.port();
+        for socket in bound.sockets.iter().flatten() {
+            prepare(socket, options)?;
         }
-        let streams = Streams::new(listeners, options.dscp.then_some(sys::ASSURED_41))?;
-        let outbox = Outbox::new(sockets, streams, options.dscp);
+        let shared = Arc::new(Shared::new()?);
+        let bells = (0..count)
+            .map(|_| Bell::new().map(Arc::new))
+            .collect::<io::Result<Vec<_>>>()?;
+        let ends = relay::connect(&bells);
+        let mut listeners = bound.listeners;
+        let mut engine = Self {
+            shared,
+            shards: Vec::with_capacity(count),
+            threads: Mutex::default(),
+            next_number: AtomicU64::new(1),
+            port,
+        };
+        keep_panics_short();
+        for (((own, sockets), bell), (relays, incoming)) in
+            bound.sockets.into_iter().enumerate().zip(bells).zip(ends)
+        {
+            let mark = options.dscp.then_some(sys::ASSURED_41);
+            // Connections come to the first thread and go where their first check belongs.
+            let mut streams = Streams::new(std::mem::take(&mut listeners), mark)?;
+            streams.share(count);
+            let outbox = Outbox::new(sockets, streams, relays, options.dscp);
+            engine.add(own, count, bell, outbox, incoming)?;
+        }
+        Ok(engine)
+    }
+
+    fn add(
+        &mut self,
+        own: usize,
+        count: usize,
+        bell: Arc<Bell>,
+        outbox: Outbox,
+        incoming: Vec<(u8, Reader)>,
+    ) -> io::Result<()> {
         let mut seed = [0; 8];
         SystemRandom::new()
             .fill(&mut seed)
             .map_err(|_| io::Error::other("no randomness"))?;
-        let shared = Arc::new(Shared::new()?);
+        let mut plane = Plane::new(u64::from_ne_bytes(seed));
+        plane.set_shard(Shard {
+            own: own as u8,
+            count: count as u8,
+        });
+        let seat = Arc::new(Seat::new(bell));
         let (commands, queue) = sync_channel(COMMANDS);
-        let plane = Plane::new(u64::from_ne_bytes(seed));
-        keep_panics_short();
-        let for_thread = Arc::clone(&shared);
+        let (shared, thread_seat) = (Arc::clone(&self.shared), Arc::clone(&seat));
         let thread = std::thread::Builder::new()
-            .name(THREAD_NAME.into())
+            .name(shard::name(own, count))
             .spawn(move || {
-                Loop::new(plane, outbox, queue, for_thread).run();
+                shard::pin(own, count);
+                Loop::new(plane, outbox, queue, incoming, shared, thread_seat).run();
             })?;
-        Ok(Self {
-            shared,
-            commands,
-            thread: Mutex::new(Some(thread)),
-            next_handle: AtomicU64::new(1),
-            port,
-        })
+        self.shards.push(Handle { seat, commands });
+        self.threads
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(thread);
+        Ok(())
     }
 
     /// The bound port, of UDP and of TCP.
@@ -139,20 +176,39 @@ impl Engine {
         self.shared.ring.fd()
     }
 
-    /// A number that no transport, publication or subscription of this engine has had.
-    pub fn handle(&self) -> u64 {
-        self.next_handle.fetch_add(1, Ordering::Relaxed)
+    /// How many threads there are.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.shards.len()
     }
 
-    /// Queue a command. After `close` it is ignored.
+    /// Where a transport with this ufrag of ours is at home.
+    #[must_use]
+    pub fn shard_of(&self, ufrag: &[u8]) -> u8 {
+        homes::shard_of(ufrag, self.shards.len() as u8)
+    }
+
+    /// A number that no transport, publication or subscription of this engine has had, for something at home there.
+    pub fn handle(&self, home: u8) -> u64 {
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        homes::handle(number, home)
+    }
+
+    /// Queue a command. After `close` it is ignored, and so is one about a handle that never was.
     ///
     /// # Errors
     /// `Full`.
     pub fn submit(&self, command: Command) -> Result<(), Full> {
         use std::sync::mpsc::TrySendError;
-        match self.commands.try_send(command) {
+        let Some(shard) = self
+            .shards
+            .get(usize::from(homes::home_of(command.about())))
+        else {
+            return Ok(());
+        };
+        match shard.commands.try_send(command) {
             Ok(()) => {
-                self.shared.wake.signal();
+                shard.seat.bell.wake.signal();
                 Ok(())
             }
             Err(TrySendError::Full(_)) => Err(Full),
@@ -166,26 +222,27 @@ impl Engine {
         self.shared.ring.drain(most)
     }
 
-    /// The thread's last report, at most 250 ms old.
+    /// The threads' last reports, at most 250 ms old, as one.
     #[must_use]
     pub fn report(&self) -> Report {
-        self.shared
-            .report
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let mut all = Report::default();
+        for shard in &self.shards {
+            let report = shard.seat.report.lock();
+            all.add(&report.unwrap_or_else(PoisonError::into_inner));
+        }
+        all.lost_events = self.shared.ring.lost_ever();
+        all
     }
 
-    /// Stop the thread and close everything. Idempotent.
+    /// Stop the threads and close everything. Idempotent.
     pub fn close(&self) {
         self.shared.stopping.store(true, Ordering::Release);
-        self.shared.wake.signal();
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(thread) = thread {
+        for shard in &self.shards {
+            shard.seat.bell.wake.signal();
+        }
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
             // It cannot have panicked out of the loop's guard in a way that we could mend here.
             let _ = thread.join();
         }
@@ -199,37 +256,15 @@ impl Drop for Engine {
     }
 }
 
-fn bind_rest(
-    first: Socket,
-    listen: &[IpAddr],
-    port: u16,
-    tcp: bool,
-) -> io::Result<(Vec<Socket>, Vec<TcpListener>)> {
-    let mut sockets = vec![first];
-    for ip in &listen[1..] {
-        sockets.push(Socket::bind(SocketAddr::new(*ip, port))?);
+fn prepare(socket: &Socket, options: Options) -> io::Result<()> {
+    socket.set_buffers(SOCKET_BUFFER_BYTES)?;
+    if std::env::var_os(NO_SEGMENTS).is_some() {
+        socket.never_segment();
     }
-    let streaming = listen.iter().filter(|_| tcp);
-    let listeners = streaming.map(|ip| epoll::listen(SocketAddr::new(*ip, port)));
-    Ok((sockets, listeners.collect::<io::Result<_>>()?))
-}
-
-/// The same port number everywhere, also when any will do.
-fn bind_all(
-    listen: &[IpAddr],
-    port: u16,
-    tcp: bool,
-) -> io::Result<(Vec<Socket>, Vec<TcpListener>)> {
-    let mut tries = 0;
-    loop {
-        let first = Socket::bind(SocketAddr::new(listen[0], port))?;
-        let chosen = first.bound.port();
-        tries += 1;
-        match bind_rest(first, listen, chosen, tcp) {
-            Ok(bound) => return Ok(bound),
-            Err(why) if port != 0 || why.kind() != io::ErrorKind::AddrInUse => return Err(why),
-            Err(why) if tries == PORT_TRIES => return Err(why),
-            Err(_) => {} // somebody has that number on another address: take the next one
-        }
+    if options.dscp {
+        // Most datagrams are video, so the socket has its mark and only audio carries one of its own:
+        // free for video, 40 ns of about 850 for audio. A second socket on the port would take flows.
+        sys::mark(socket, socket.bound.is_ipv4(), sys::ASSURED_41)?;
     }
+    Ok(())
 }

@@ -69,6 +69,11 @@ impl Epoll {
         )
     }
 
+    /// Watch it no longer; it lives on elsewhere.
+    pub fn remove(&self, fd: &impl AsRawFd) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, fd.as_raw_fd(), 0, 0)
+    }
+
     /// What is ready now; closing a descriptor removes it.
     pub fn look(&self, ready: &mut [Ready; READY]) -> usize {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; READY];

@@ -1,6 +1,7 @@
-//! The thread around the plane: sockets, batches, queues. The only crate that blocks or holds `unsafe`.
+//! The threads around the planes: sockets, batches, queues. The only crate that blocks or holds `unsafe`.
 //!
-//! One thread owns the `Plane`, every socket and every connection. Callers queue commands and drain events; neither waits for it.
+//! A thread owns its `Plane`, its sockets and its connections. Callers queue commands and drain events; neither waits for it.
+//! With several threads (shards) each has sockets of its own on the same port, and rings to the others.
 //! Not here: what datagrams mean (`parley-core`), Python (`parley-py`).
 #![deny(missing_docs)]
 #![deny(clippy::undocumented_unsafe_blocks)]
@@ -11,8 +12,10 @@ mod engine;
 mod epoll;
 mod interfaces;
 mod probe;
+mod relay;
 mod ring;
 mod run;
+mod shard;
 mod stream;
 mod sys;
 
@@ -20,5 +23,6 @@ pub use command::Command;
 pub use engine::{Engine, Full, Options};
 pub use interfaces::local_addresses;
 pub use probe::{fanout_ceiling, Ceiling};
+pub use relay::RelayCounters;
 pub use run::Report;
 pub use stream::StreamCounters;

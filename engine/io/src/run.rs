@@ -1,17 +1,21 @@
-//! The data-plane thread's loop: wait, commands, datagrams, timers, send, tell.
+//! A data-plane thread's loop: wait, commands, what other shards sent, datagrams, timers, send, tell.
 
+use std::os::fd::RawFd;
 use std::panic::{self, catch_unwind, AssertUnwindSafe};
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, Once, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Once, PoisonError};
+use std::time::Duration;
 
 use parley_core::id::Micros;
 use parley_core::plane::{Plane, Statistics};
-use parley_core::wire::Event;
+use parley_core::shard::Notice;
+use parley_core::wire::{Event, Output};
 
 use crate::batch::{Inbox, Outbox};
 use crate::command::Command;
 use crate::engine::Shared;
+use crate::relay::{Message, Reader, RelayCounters};
+use crate::shard::Seat;
 use crate::stream::{StreamCounters, Streams, MAX_FRAME_BYTES};
 use crate::sys::{self, BATCH};
 
@@ -28,9 +32,14 @@ const CLOCK_START_US: u64 = 3_600_000_000;
 /// Without any timer the thread still looks whether it shall stop.
 const LONGEST_WAIT_US: u64 = 1_000_000;
 
+/// Notices wait for room in another shard's ring.
+const SOON_US: u64 = 500;
+/// Messages of another shard taken before it may reuse their slots.
+const RELEASED_AT_ONCE: usize = 64;
+
 const PAUSE_AFTER_PANIC: Duration = Duration::from_millis(5);
 
-/// The data-plane thread.
+/// The data-plane thread; one of several has its number behind it.
 pub const THREAD_NAME: &str = "parley-engine";
 
 /// A panic of the data-plane thread says what and where, and no more: a backtrace (RUST_BACKTRACE=1) is resolved
@@ -39,12 +48,9 @@ pub fn keep_panics_short() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = panic::take_hook();
-        panic::set_hook(Box::new(move |why| {
-            if std::thread::current().name() == Some(THREAD_NAME) {
-                eprintln!("{THREAD_NAME}: {why}");
-            } else {
-                before(why);
-            }
+        panic::set_hook(Box::new(move |why| match std::thread::current().name() {
+            Some(name) if name.starts_with(THREAD_NAME) => eprintln!("{name}: {why}"),
+            _ => before(why),
         }));
     });
 }
@@ -64,6 +70,20 @@ pub struct Report {
     pub lost_events: u64,
     /// ICE-TCP.
     pub streams: StreamCounters,
+    /// To other shards.
+    pub relays: RelayCounters,
+}
+
+impl Report {
+    /// Take another thread's in. `lost_events` is nobody's own.
+    pub fn add(&mut self, other: &Self) {
+        self.plane.add(&other.plane);
+        self.panics += other.panics;
+        self.refused_commands += other.refused_commands;
+        self.refused_sends += other.refused_sends;
+        self.streams.add(&other.streams);
+        self.relays.add(&other.relays);
+    }
 }
 
 pub struct Loop {
@@ -72,7 +92,9 @@ pub struct Loop {
     pub outbox: Outbox,
     pub commands: Receiver<Command>,
     pub shared: Arc<Shared>,
-    pub started: Instant,
+    pub seat: Arc<Seat>,
+    /// From other shards, with whose it is.
+    pub incoming: Vec<(u8, Reader)>,
     pub report: Report,
     pub report_due: Micros,
     pub sweep_due: Micros,
@@ -86,7 +108,9 @@ impl Loop {
         plane: Plane,
         outbox: Outbox,
         commands: Receiver<Command>,
+        incoming: Vec<(u8, Reader)>,
         shared: Arc<Shared>,
+        seat: Arc<Seat>,
     ) -> Self {
         Self {
             plane,
@@ -94,7 +118,8 @@ impl Loop {
             outbox,
             commands,
             shared,
-            started: Instant::now(),
+            seat,
+            incoming,
             report: Report::default(),
             report_due: Micros(0),
             sweep_due: Micros(0),
@@ -104,30 +129,23 @@ impl Loop {
     }
 
     fn now(&self) -> Micros {
-        let elapsed = self.started.elapsed();
+        let elapsed = self.shared.started.elapsed();
         Micros(CLOCK_START_US + elapsed.as_secs() * 1_000_000 + u64::from(elapsed.subsec_micros()))
     }
 
     /// Until somebody says stop.
     pub fn run(mut self) {
         let sockets = self.outbox.sockets().iter().map(sys::Socket::raw);
-        let fds: Vec<_> = std::iter::once(self.shared.wake.raw())
+        let fds: Vec<_> = std::iter::once(self.seat.bell.wake.raw())
             .chain(sockets)
             .chain([self.outbox.streams.raw()])
             .collect();
         let streams = fds.len() - 1;
         let mut is_busy = false;
         while !self.shared.is_stopping() {
-            let ready = sys::wait(
-                &fds,
-                if is_busy {
-                    Duration::ZERO
-                } else {
-                    self.pause()
-                },
-            );
-            self.shared.wake.clear();
+            let ready = self.wait(&fds, is_busy);
             is_busy = self.take_commands();
+            self.take_messages();
             for socket in 0..streams - 1 {
                 if ready >> (socket + 1) & 1 == 1 {
                     is_busy |= self.take_datagrams(socket);
@@ -159,21 +177,47 @@ impl Loop {
         self.outbox.flush();
     }
 
+    /// Until something is there or due; which descriptors, bit by bit.
+    fn wait(&self, fds: &[RawFd], is_busy: bool) -> u64 {
+        let mut pause = Duration::ZERO;
+        if !is_busy {
+            pause = self.pause();
+            if !self.incoming.is_empty() {
+                self.seat.bell.fall_asleep();
+                if self.incoming.iter().any(|(_, reader)| !reader.is_empty()) {
+                    pause = Duration::ZERO;
+                }
+            }
+        }
+        let ready = sys::wait(fds, pause);
+        self.seat.bell.is_up();
+        self.seat.bell.wake.clear();
+        ready
+    }
+
     fn pause(&self) -> Duration {
         let now = self.now();
         let due = self
             .plane
             .timeout()
             .map_or(self.report_due, |due| due.min(self.report_due));
-        Duration::from_micros(due.since(now).min(LONGEST_WAIT_US))
+        let longest_us = if self.outbox.relays.is_waiting() {
+            SOON_US
+        } else {
+            LONGEST_WAIT_US
+        };
+        Duration::from_micros(due.since(now).min(longest_us))
     }
 
     /// Run something; a panic costs the transport that caused it, never the thread (S15).
     fn guarded(&mut self, work: impl FnOnce(&mut Self)) {
         if catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
             self.report.panics += 1;
-            if let Some(id) = self.plane.quarantine() {
-                self.outbox.events.push(Event::Expired(id));
+            if let Some(id) = self.plane.quarantine(&mut self.outbox) {
+                match self.plane.home_elsewhere(id) {
+                    Some(home) => self.outbox.notify(home, Notice::Failed(id)),
+                    None => self.outbox.event(Event::Expired(id)),
+                }
             } else {
                 // A timer that panics is due again at once: leave the sockets some time.
                 std::thread::sleep(PAUSE_AFTER_PANIC);
@@ -202,6 +246,8 @@ impl Loop {
         for _ in 0..BATCHES_PER_TURN {
             // An error here is a pending ICMP of somebody's; the next call reads on.
             let count = self.inbox.fill(&self.outbox.sockets()[socket]).unwrap_or(0);
+            // What a shard announced before its peer sent one of these is in the ring by now.
+            self.take_messages();
             let now = self.now();
             let mut at = 0;
             while at < count {
@@ -217,6 +263,7 @@ impl Loop {
                     }
                 });
             }
+            self.outbox.relays.publish(); // the others copy at the same time
             self.guarded(|own| own.plane.end_batch(now, &mut own.outbox));
             self.outbox.flush();
             if count < BATCH {
@@ -226,31 +273,99 @@ impl Loop {
         true
     }
 
+    /// What other shards sent until now.
+    fn take_messages(&mut self) {
+        let mut is_any = false;
+        for at in 0..self.incoming.len() {
+            self.incoming[at].1.look();
+            let mut is_done = self.incoming[at].1.is_empty();
+            is_any |= !is_done;
+            while !is_done {
+                // after a panic the next message is due
+                self.guarded(|own| {
+                    own.take_messages_of(at);
+                    is_done = true;
+                });
+                self.incoming[at].1.release();
+            }
+        }
+        if is_any {
+            let now = self.now();
+            self.guarded(|own| own.plane.end_batch(now, &mut own.outbox));
+            self.outbox.flush();
+        }
+    }
+
+    fn take_messages_of(&mut self, at: usize) {
+        let now = self.now();
+        let (from, reader) = &mut self.incoming[at];
+        let mut adopted = Vec::new();
+        let mut taken = 0;
+        while let Some((message, bytes)) = reader.next() {
+            match message {
+                Message::Empty => {}
+                Message::Datagram(path) => {
+                    self.plane
+                        .receive_passed_on(&path, bytes, now, &mut self.outbox);
+                }
+                Message::Packet(packet) => {
+                    self.plane.relayed(&packet, bytes, now, &mut self.outbox);
+                }
+                Message::Notice(notice) => {
+                    self.plane.noticed(*from, notice, now, &mut self.outbox);
+                }
+                Message::Connection(connection) => {
+                    adopted.extend(self.outbox.streams.adopt(connection));
+                }
+            }
+            taken += 1;
+            if taken % RELEASED_AT_ONCE == 0 {
+                reader.release();
+            }
+        }
+        for at in adopted {
+            self.take_frames_of(at, now);
+        }
+    }
+
     /// From connections; what is left makes the wait return at once.
     fn take_frames(&mut self) {
         let now = self.now();
         let mut readable = std::mem::take(&mut self.readable);
         self.outbox.streams.look(&mut readable, now);
         for &at in &readable {
-            let mut reads = Streams::reads();
-            let mut is_done = false;
-            while !is_done {
-                // after a panic the next frame is due
-                self.guarded(|own| {
-                    while let Some((path, len)) =
-                        own.outbox.streams.next(at, &mut own.frame, &mut reads)
-                    {
-                        let frame = &mut own.frame[..len];
-                        own.plane.receive(&path, frame, now, &mut own.outbox);
-                        let is_validated = own.plane.is_validated(&path);
-                        own.outbox.streams.judge(at, is_validated);
-                    }
-                    is_done = true;
-                });
-            }
+            self.take_frames_of(at, now);
         }
         self.readable = readable;
         self.outbox.flush();
+    }
+
+    fn take_frames_of(&mut self, at: usize, now: Micros) {
+        let mut reads = Streams::reads();
+        let mut is_done = false;
+        while !is_done {
+            // after a panic the next frame is due
+            self.guarded(|own| {
+                while let Some((path, len)) =
+                    own.outbox.streams.next(at, &mut own.frame, &mut reads)
+                {
+                    let frame = &mut own.frame[..len];
+                    if !own.incoming.is_empty() {
+                        if let Some(home) = own.plane.home_of_check(frame) {
+                            if let Some(connection) = own.outbox.streams.give_away(at, len) {
+                                let message = Message::Connection(connection);
+                                own.outbox.relays.message(home, message);
+                                break;
+                            }
+                        }
+                    }
+                    own.plane.receive(&path, frame, now, &mut own.outbox);
+                    let is_validated = own.plane.is_validated(&path);
+                    own.outbox.streams.judge(at, is_validated);
+                }
+                is_done = true;
+            });
+        }
     }
 
     /// Forget connections that are over.
@@ -263,10 +378,10 @@ impl Loop {
     fn publish_report(&mut self) {
         self.report.refused_sends = self.outbox.refused;
         self.report.streams = self.outbox.streams.counters;
-        self.report.lost_events = self.shared.ring.lost_ever();
+        self.report.relays = self.outbox.relays.counters;
         self.report.plane = self.plane.statistics();
         let mut shared = self
-            .shared
+            .seat
             .report
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -274,23 +389,24 @@ impl Loop {
     }
 }
 
-/// Where the last report lies.
-pub type SharedReport = Mutex<Report>;
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::sync_channel;
 
     use super::*;
+    use crate::relay::{Bell, Relays};
 
     /// S15: one that panics costs neither the thread nor what comes after it.
     #[test]
     fn a_panic_is_counted_and_survived() {
         let shared = Arc::new(Shared::new().expect("descriptors"));
+        let bell = Arc::new(Bell::new().expect("descriptors"));
+        let seat = Arc::new(Seat::new(bell));
         let (_commands, queue) = sync_channel(1);
         let streams = Streams::new(Vec::new(), None).expect("descriptors");
-        let outbox = Outbox::new(Vec::new(), streams, false);
-        let mut own = Loop::new(Plane::new(1), outbox, queue, Arc::clone(&shared));
+        let outbox = Outbox::new(Vec::new(), streams, Relays::default(), false);
+        let (plane, rings) = (Plane::new(1), Vec::new());
+        let mut own = Loop::new(plane, outbox, queue, rings, shared, Arc::clone(&seat));
         let mut done = 0;
         for round in 0..10 {
             own.guarded(|_| {
@@ -300,6 +416,6 @@ mod tests {
         }
         own.guarded(Loop::publish_report);
         assert_eq!(done, 5);
-        assert_eq!(shared.report.lock().expect("whole").panics, 5);
+        assert_eq!(seat.report.lock().expect("whole").panics, 5);
     }
 }

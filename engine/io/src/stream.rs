@@ -62,7 +62,20 @@ pub struct StreamCounters {
     pub dropped_audio: u64,
 }
 
-struct Connection {
+impl StreamCounters {
+    /// Take another thread's in.
+    pub fn add(&mut self, other: &Self) {
+        self.open += other.open;
+        self.refused += other.refused;
+        self.unproven += other.unproven;
+        self.stuck += other.stuck;
+        self.dropped_video += other.dropped_video;
+        self.dropped_audio += other.dropped_audio;
+    }
+}
+
+/// One connection and what it has not read or written yet.
+pub struct Connection {
     stream: TcpStream,
     path: Path,
     source: IpAddr,
@@ -98,6 +111,8 @@ pub struct Streams {
     over: Vec<usize>,
     is_accepting: bool,
     dscp: Option<u8>,
+    /// Connections at once.
+    most: usize,
     pub counters: StreamCounters,
 }
 
@@ -119,8 +134,14 @@ impl Streams {
             over: Vec::new(),
             is_accepting: true,
             dscp,
+            most: MAX_CONNECTIONS,
             counters: StreamCounters::default(),
         })
+    }
+
+    /// One of so many shards, which share the descriptors.
+    pub fn share(&mut self, shards: usize) {
+        self.most = MAX_CONNECTIONS / shards.max(1);
     }
 
     /// Readable while something is to be done.
@@ -188,11 +209,7 @@ impl Streams {
         now: Micros,
     ) -> Option<()> {
         let source = source_of(remote.ip());
-        let load = self.load.get(&source).copied().unwrap_or_default();
-        let is_full = self.by_path.len() >= MAX_CONNECTIONS
-            || load.all >= MAX_PER_SOURCE
-            || load.unproven >= MAX_UNPROVEN_PER_SOURCE;
-        if is_full {
+        if self.is_full(source) {
             return None;
         }
         let local = stream.local_addr().ok()?.ip();
@@ -202,20 +219,12 @@ impl Streams {
         if let Some(dscp) = self.dscp {
             let _ = sys::mark(&stream, local.is_ipv4(), dscp); // a wish, never a reason to refuse
         }
-        let at = self.free.pop().unwrap_or_else(|| {
-            self.connections.push(None);
-            self.connections.len() - 1
-        });
-        if self.epoll.add(&stream, self.token(at)).is_err() {
-            self.free.push(at);
-            return None;
-        }
         let path = Path {
             socket: FIRST_LISTENER + listener as u8,
             local,
             remote,
         };
-        self.connections[at] = Some(Box::new(Connection {
+        self.keep(Box::new(Connection {
             stream,
             path,
             source,
@@ -228,13 +237,60 @@ impl Streams {
             is_watched_for_room: false,
             is_dirty: false,
             is_over: false,
-        }));
-        self.by_path.insert(path, at);
-        let load = self.load.entry(source).or_default();
+        }))
+        .map(|_| ())
+    }
+
+    fn is_full(&self, source: IpAddr) -> bool {
+        let load = self.load.get(&source).copied().unwrap_or_default();
+        self.by_path.len() >= self.most
+            || load.all >= MAX_PER_SOURCE
+            || load.unproven >= MAX_UNPROVEN_PER_SOURCE
+    }
+
+    /// Watch a connection from now on; its place.
+    fn keep(&mut self, connection: Box<Connection>) -> Option<usize> {
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
+        });
+        if self.epoll.add(&connection.stream, self.token(at)).is_err() {
+            self.free.push(at);
+            return None;
+        }
+        self.by_path.insert(connection.path, at);
+        let load = self.load.entry(connection.source).or_default();
         load.all += 1;
         load.unproven += 1;
         self.counters.open += 1;
-        Some(())
+        self.connections[at] = Some(connection);
+        Some(at)
+    }
+
+    /// A connection whose first frame, of so many bytes, names a transport of another shard: it goes there, frame and
+    /// all. None for one that has proven itself.
+    pub fn give_away(&mut self, at: usize, frame_bytes: usize) -> Option<Box<Connection>> {
+        let connection = self.get_mut(at)?;
+        if connection.is_proven || connection.is_over {
+            return None;
+        }
+        connection.start -= 2 + frame_bytes;
+        let connection = self.forget(at)?;
+        if self.epoll.remove(&connection.stream).is_err() {
+            return None; // closes it
+        }
+        Some(connection)
+    }
+
+    /// A connection that another shard gave away; its place, if there is room. Frames may lie in it already.
+    pub fn adopt(&mut self, connection: Box<Connection>) -> Option<usize> {
+        let at = if self.is_full(connection.source) {
+            None
+        } else {
+            self.keep(connection)
+        };
+        self.counters.refused += u64::from(at.is_none());
+        at
     }
 
     fn token(&self, at: usize) -> u64 {
@@ -332,6 +388,11 @@ impl Streams {
     /// Close one that is over; its path, so that the plane hears of it.
     pub fn close_next(&mut self) -> Option<Path> {
         let at = self.over.pop()?;
+        self.forget(at).map(|connection| connection.path)
+    }
+
+    /// Take a connection out of all tables.
+    fn forget(&mut self, at: usize) -> Option<Box<Connection>> {
         let connection = self.connections[at].take()?;
         self.free.push(at);
         self.by_path.remove(&connection.path);
@@ -343,7 +404,7 @@ impl Streams {
             }
         }
         self.counters.open -= 1;
-        Some(connection.path)
+        Some(connection)
     }
 
     /// Queue a frame. Nobody there, or too much waiting: dropped.

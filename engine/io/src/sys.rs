@@ -104,6 +104,20 @@ impl Socket {
     /// Never fragmented, and deaf to what ICMP says of the path: our datagrams fit 1,280 bytes (N9), and a forged
     /// "too big" must not silence us.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        Self::bind_as(address, false)
+    }
+
+    /// As `bind`, on a port that `share`d sockets of ours have already.
+    pub fn bind_beside(address: SocketAddr) -> io::Result<Self> {
+        Self::bind_as(address, true)
+    }
+
+    /// Let other sockets bind the same port beside this one, which was bound alone: nobody else had the port.
+    pub fn share(&self) -> io::Result<()> {
+        set_option(&self.fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
+    }
+
+    fn bind_as(address: SocketAddr, is_beside: bool) -> io::Result<Self> {
         let family = if address.is_ipv4() {
             libc::AF_INET
         } else {
@@ -123,6 +137,9 @@ impl Socket {
             set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
             let probe = libc::IPV6_PMTUDISC_PROBE;
             set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, probe)?;
+        }
+        if is_beside {
+            set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
         }
         let mut name = Name::new(address);
         // SAFETY: the pointer and the length describe one live socket address.
@@ -560,6 +577,34 @@ pub fn wait(fds: &[RawFd], timeout: Duration) -> u64 {
         .enumerate()
         .filter(|(_, entry)| entry.revents != 0);
     ready.fold(0, |bits, (at, _)| bits | 1 << at)
+}
+
+/// The CPUs that this process may use, by number.
+pub fn usable_cpus() -> Vec<usize> {
+    // SAFETY: a CPU set is plain data; all zeros is the empty one.
+    let mut set: libc::cpu_set_t = unsafe { zeroed() };
+    // SAFETY: the kernel writes at most the stated size into a live set; 0 is the calling thread.
+    let result = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) };
+    if result != 0 {
+        return Vec::new();
+    }
+    let all = 0..8 * size_of::<libc::cpu_set_t>();
+    // SAFETY: only reads, within the set's bits.
+    all.filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) })
+        .collect()
+}
+
+/// Keep the calling thread on one CPU.
+pub fn pin(cpu: usize) -> io::Result<()> {
+    // SAFETY: plain data; the number comes from `usable_cpus` and lies within the set.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        set
+    };
+    // SAFETY: the kernel reads a live set of the stated size; 0 is the calling thread.
+    check(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) })?;
+    Ok(())
 }
 
 /// CPU time of the calling thread, seconds.

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use parley_core::id::{GroupId, PublicationId, SubscriptionId, TransportId};
 use parley_core::media;
 use parley_core::plane::{Drops, IngressLimit, TransportStatistics};
+use parley_core::shard::home_of;
 use parley_core::srtp::Profile;
 use parley_core::wire::{Event, SLOT_BYTES};
-use parley_io::{Command, Report, StreamCounters};
+use parley_io::{Command, RelayCounters, Report, StreamCounters};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
@@ -26,7 +27,7 @@ const MAX_CNAME_BYTES: usize = 255;
 /// Counters as the stub shows them.
 type Rows = Vec<(u64, BTreeMap<&'static str, u64>)>;
 
-/// One data plane: a UDP port per listen address, one thread.
+/// One data plane: a UDP port per listen address, one thread or several.
 #[pyclass(frozen, module = "sfu._engine")]
 pub struct Engine(parley_io::Engine);
 
@@ -57,13 +58,14 @@ impl Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (*, listen, port, tcp = true, dscp = true))]
+    #[pyo3(signature = (*, listen, port, tcp = true, dscp = true, shards = 1))]
     fn new(
         py: Python<'_>,
         listen: Vec<String>,
         port: u16,
         tcp: bool,
         dscp: bool,
+        shards: usize,
     ) -> PyResult<Self> {
         if listen.is_empty() || listen.len() > 32 {
             return Err(PyValueError::new_err("1 to 32 listen addresses"));
@@ -73,7 +75,7 @@ impl Engine {
             text.parse::<IpAddr>().map_err(why)
         };
         let listen = listen.iter().map(parse).collect::<PyResult<Vec<_>>>()?;
-        let options = parley_io::Options { tcp, dscp };
+        let options = parley_io::Options { tcp, dscp, shards };
         let engine = py.detach(|| parley_io::Engine::start(&listen, port, options))?;
         Ok(Self(engine))
     }
@@ -81,6 +83,15 @@ impl Engine {
     #[getter]
     fn port(&self) -> u16 {
         self.0.port()
+    }
+
+    #[getter]
+    fn shards(&self) -> usize {
+        self.0.shards()
+    }
+
+    fn shard_of(&self, ufrag: &str) -> u8 {
+        self.0.shard_of(ufrag.as_bytes())
     }
 
     #[getter]
@@ -109,7 +120,7 @@ impl Engine {
         offered_by_us: bool,
     ) -> PyResult<u64> {
         let (ufrag, password) = credentials(local_ufrag, local_pwd)?;
-        let handle = self.0.handle();
+        let handle = self.0.handle(self.0.shard_of(&ufrag));
         let id = TransportId(handle);
         self.submit(
             py,
@@ -151,6 +162,12 @@ impl Engine {
         local_pwd: String,
     ) -> PyResult<()> {
         let (ufrag, password) = credentials(local_ufrag, local_pwd)?;
+        let home = home_of(transport);
+        if usize::from(home) < self.0.shards() && self.0.shard_of(&ufrag) != home {
+            return Err(PyValueError::new_err(
+                "the ufrag belongs to another shard than the transport",
+            ));
+        }
         self.submit(
             py,
             Command::RestartIce {
@@ -221,7 +238,7 @@ impl Engine {
         group: u64,
         stream: ReceiveStream,
     ) -> PyResult<u64> {
-        let handle = self.0.handle();
+        let handle = self.0.handle(home_of(transport));
         let command = Command::Publish {
             id: PublicationId(handle),
             transport: TransportId(transport),
@@ -304,7 +321,7 @@ impl Engine {
                 "ssrc is not 0, cname at most 255 bytes",
             ));
         }
-        let handle = self.0.handle();
+        let handle = self.0.handle(home_of(transport));
         let command = Command::Subscribe {
             id: SubscriptionId(handle),
             transport: TransportId(transport),
@@ -459,6 +476,7 @@ fn report_to_python(report: &Report) -> BTreeMap<&'static str, Rows> {
         ("subscriptions", subscriptions.collect()),
         ("drops", vec![(0, drops_row(&plane.drops, report))]),
         ("connections", vec![(0, connections_row(&report.streams))]),
+        ("relays", vec![(0, relays_row(&report.relays))]),
     ])
 }
 
@@ -487,6 +505,10 @@ fn connections_row(own: &StreamCounters) -> BTreeMap<&'static str, u64> {
     ])
 }
 
+fn relays_row(own: &RelayCounters) -> BTreeMap<&'static str, u64> {
+    BTreeMap::from([("passed_on", own.passed_on), ("relayed", own.relayed)])
+}
+
 fn drops_row(drops: &Drops, report: &Report) -> BTreeMap<&'static str, u64> {
     BTreeMap::from([
         ("unknown_ufrag", drops.unknown_ufrag),
@@ -501,5 +523,7 @@ fn drops_row(drops: &Drops, report: &Report) -> BTreeMap<&'static str, u64> {
         ("panics", report.panics),
         ("refused_commands", report.refused_commands),
         ("refused_sends", report.refused_sends),
+        ("relay_full", report.relays.dropped),
+        ("strangers", report.relays.strangers),
     ])
 }

@@ -265,6 +265,13 @@ impl Ice {
             .find(|generation| generation.serial == serial)
     }
 
+    /// Whether a Binding request for the ufrag of this generation knows its password.
+    #[must_use]
+    pub fn is_authentic(&self, serial: u32, message: &Message<'_>) -> bool {
+        let generation = self.generation(serial);
+        generation.is_some_and(|generation| message.is_authentic(&generation.local_key))
+    }
+
     /// A Binding request that asked for the ufrag of this generation.
     pub fn request(
         &mut self,

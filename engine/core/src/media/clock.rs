@@ -33,7 +33,7 @@ pub const fn units(us: i64, clock_rate: u32) -> u32 {
 }
 
 /// A sender report: one instant on two clocks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SenderClock {
     /// The publisher's NTP clock.
     pub ntp_us: u64,
@@ -58,7 +58,7 @@ impl SenderClock {
 }
 
 /// Where a publisher's NTP clock stands against ours.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offset(Option<i64>);
 
 impl Offset {

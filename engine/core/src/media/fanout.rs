@@ -69,8 +69,7 @@ impl Router {
             return None;
         }
         let publication = self.publications.get(self.held.publication as usize)?;
-        let slot = publication.as_ref()?.transport;
-        self.transports[slot as usize].as_ref().map(|own| own.id)
+        self.publisher(publication.as_ref()?)
     }
 
     /// Copy this packet, which is in its layer's cache, with those that follow it.

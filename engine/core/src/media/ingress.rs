@@ -111,6 +111,7 @@ impl Router {
         let kind = publication.kinds[usize::from(codec)];
         let meta = Meta::read(&header, values, codec, kind, packet);
         let video = publication.stream.video;
+        let is_remote = !publication.remotes.is_empty();
         let mut is_kept = false;
         if !publication.subscribers.is_empty() {
             let layer = &mut publication.layers[usize::from(stream.layer)];
@@ -133,6 +134,9 @@ impl Router {
             newest: admitted.newest,
             padding: 0,
         };
+        if is_remote {
+            self.relay(stream.publication, copied, &meta, packet, sink);
+        }
         if is_kept && video {
             self.hold(stream.publication, copied, now, sink);
         } else {
@@ -174,12 +178,13 @@ impl Publication {
         header: &Header,
         now: Micros,
     ) -> Option<Admitted> {
+        let is_wanted = self.is_wanted();
         let layer = &mut self.layers[usize::from(stream.layer)];
         if layer.receive.is_none() && stream.rtx {
             return None;
         }
         let negotiated = &self.stream.codecs[usize::from(codec)];
-        let wanted = negotiated.nack && self.open && !self.subscribers.is_empty();
+        let wanted = negotiated.nack && self.open && is_wanted;
         let receive = layer
             .receive
             .get_or_insert_with(|| Receive::new(header.sequence));

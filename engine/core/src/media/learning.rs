@@ -100,6 +100,9 @@ impl Router {
             return;
         };
         let slot = publication.transport;
+        if publication.mirror.is_some() {
+            return;
+        }
         let pairs = publication.stream.ssrcs.clone();
         for ((ssrc, rtx_ssrc), layer) in pairs.into_iter().zip(0u8..) {
             for (ssrc, rtx) in [(ssrc, false), (rtx_ssrc, true)] {

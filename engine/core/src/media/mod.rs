@@ -18,6 +18,7 @@ pub mod keyframe;
 mod layers;
 mod learning;
 mod levels;
+mod mirror;
 mod opus;
 mod packet;
 mod probe;
@@ -36,6 +37,7 @@ pub mod vp8;
 mod tests;
 
 pub use error::Error;
+pub use mirror::{Notice, Relayed};
 pub use router::Router;
 pub use statistics::{
     PublicationStatistics, Statistics, SubscriptionStatistics, TransportStatistics,
@@ -163,4 +165,12 @@ pub trait Sink {
     fn rtcp(&mut self, to: TransportId, compound: &[u8]);
     /// Something to tell.
     fn event(&mut self, event: Event);
+    /// A packet for the subscribers of another shard.
+    fn relay(&mut self, to: u8, packet: &Relayed, bytes: &[u8]) {
+        let _ = (to, packet, bytes);
+    }
+    /// Something to tell another shard.
+    fn notify(&mut self, to: u8, notice: Notice) {
+        let _ = (to, notice);
+    }
 }

@@ -7,6 +7,7 @@ use crate::id::{GroupId, Micros, PublicationId};
 use super::cache::Cache;
 use super::clock::SenderClock;
 use super::keyframe::Kind;
+use super::mirror::{Mirror, Remotes};
 use super::receive::Receive;
 use super::{Error, PublicationStatistics, ReceiveStream};
 
@@ -103,8 +104,12 @@ impl Layer {
 pub struct Publication {
     /// Handle.
     pub id: PublicationId,
-    /// Slot of its transport.
+    /// Slot of its transport; `NOWHERE` for a mirror.
     pub transport: u32,
+    /// Its publisher is at home in another shard.
+    pub mirror: Option<Mirror>,
+    /// Other shards with subscribers.
+    pub remotes: Remotes,
     /// Who is heard together.
     pub group: GroupId,
     /// As negotiated.
@@ -149,6 +154,8 @@ impl Publication {
         let mut publication = Self {
             id,
             transport,
+            mirror: None,
+            remotes: Remotes::default(),
             group,
             stream: ReceiveStream {
                 codecs: Vec::new(),

@@ -5,6 +5,7 @@
 use crate::id::Micros;
 
 use super::clock::{ntp, units};
+use super::mirror::KEY_WISH_US;
 use super::publication::{Layer, KEY_INTERVAL_US, LAYER_SILENT_US, NONE};
 use super::router::{Router, ROUND_US};
 use super::rtcp::{Builder, Report};
@@ -32,6 +33,7 @@ impl Router {
             return;
         }
         self.wake = None;
+        self.tell_untold(sink);
         self.send_nacks(now, sink);
         self.look_at_opened(now, sink);
         self.catch_up(now, sink);
@@ -67,14 +69,23 @@ impl Router {
         if publication.keys_wanted == 0 {
             return;
         }
+        let interval_us = if publication.mirror.is_some() {
+            KEY_WISH_US
+        } else {
+            KEY_INTERVAL_US
+        };
         let earliest = publication
             .keys_asked
-            .map_or(now, |asked| Micros(asked.0 + KEY_INTERVAL_US));
+            .map_or(now, |asked| Micros(asked.0 + interval_us));
         if earliest > now {
             if !self.keys.contains(&index) {
                 self.keys.push(index);
             }
             self.wake_at(earliest);
+            return;
+        }
+        if let Some(mirror) = publication.mirror {
+            Self::wish_keys(publication, mirror, now, sink);
             return;
         }
         let Some(transport) = &self.transports[publication.transport as usize] else {
@@ -194,12 +205,16 @@ impl Router {
             let Some(publication) = &mut self.publications[index] else {
                 continue;
             };
+            if publication.mirror.is_some() {
+                continue; // the owner measures
+            }
             publication.layers.iter_mut().for_each(Layer::measure);
             let stopped = publication.stop_silent(now);
             let index = u32::try_from(index).expect("a slot");
             if stopped && self.aim_all(index, now) {
                 self.ask_key(index, now, sink);
             }
+            self.tell_mirrors(index, sink);
         }
         for sub in 0..self.egress.len() {
             let hot = &mut self.egress[sub];
@@ -279,8 +294,7 @@ impl Router {
         let by_report = || {
             let publication = self.publications.get(hot.source as usize)?.as_ref()?;
             let layer = publication.layers.get(usize::from(hot.current))?;
-            let transport = self.transports[publication.transport as usize].as_ref()?;
-            let instant = transport.offset.publisher_us(now)?;
+            let instant = self.offset_of(publication)?.publisher_us(now)?;
             let theirs = layer.clock?.timestamp_at(instant, rate);
             Some(theirs.wrapping_add(hot.deltas.timestamp))
         };

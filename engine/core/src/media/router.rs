@@ -15,6 +15,7 @@ use super::congestion::Pressure;
 use super::fanout::Held;
 use super::layers::choose;
 use super::levels::Levels;
+use super::mirror::Neighbours;
 use super::publication::{Publication, NONE};
 use super::rtcp::Builder;
 use super::statistics::TransportStatistics;
@@ -93,6 +94,8 @@ pub struct Router {
     pub(super) late: Vec<Late>,
     /// Transports that can send since the last tick.
     pub(super) opened: Vec<u32>,
+    /// Other shards.
+    pub(super) neighbours: Neighbours,
     pub(super) malformed: u64,
     pub(super) foreign: u64,
 }
@@ -127,6 +130,7 @@ impl Router {
             probing: Vec::new(),
             late: Vec::new(),
             opened: Vec::new(),
+            neighbours: Neighbours::default(),
             malformed: 0,
             foreign: 0,
         }
@@ -218,13 +222,33 @@ impl Router {
             return Err(Error::DuplicateHandle);
         }
         let entry = Publication::new(publication, slot, group, stream)?;
-        let index = place(&mut self.publications, &mut self.free_publications, entry);
-        self.publication_slots.insert(publication, index);
+        let index = self.place_publication(entry);
         if let Some(entry) = &mut self.transports[slot as usize] {
             entry.publications.push(index);
         }
         self.signalled(index);
+        self.welcome(index);
         Ok(())
+    }
+
+    pub(super) fn place_publication(&mut self, entry: Publication) -> u32 {
+        let id = entry.id;
+        let index = place(&mut self.publications, &mut self.free_publications, entry);
+        self.publication_slots.insert(id, index);
+        index
+    }
+
+    /// Forget a publication; its subscriptions and its transport are the caller's business.
+    pub(super) fn take_publication(&mut self, id: PublicationId) -> Option<Publication> {
+        let index = self.publication_slots.remove(&id)?;
+        let entry = self.publications[index as usize].take()?;
+        self.keys.retain(|slot| *slot != index);
+        self.free_publications.push(index);
+        Some(entry)
+    }
+
+    pub(super) fn slot_of(&self, publication: PublicationId) -> Option<u32> {
+        self.publication_slots.get(&publication).copied()
     }
 
     /// New codecs, extensions or rids after a renegotiation. Nonsense is ignored.
@@ -251,23 +275,26 @@ impl Router {
             egress.target = choose(live, cold.max_layer);
         }
         entry.keys_wanted |= live;
-        if let Some(transport) = &mut self.transports[entry.transport as usize] {
+        entry.remotes.renegotiated();
+        if let Some(Some(transport)) = self.transports.get_mut(entry.transport as usize) {
             transport
                 .streams
                 .retain(|stream| stream.publication != index || usize::from(stream.layer) < layers);
         }
         self.list_key(index);
         self.signalled(index);
+        self.tell_mirrors_soon(index);
     }
 
     /// Stop receiving a track; its subscriptions stay and carry nothing.
-    pub fn unpublish(&mut self, publication: PublicationId, _now: Micros, _sink: &mut impl Sink) {
-        let Some(index) = self.publication_slots.remove(&publication) else {
+    pub fn unpublish(&mut self, publication: PublicationId, _now: Micros, sink: &mut impl Sink) {
+        let Some(index) = self.slot_of(publication) else {
             return;
         };
-        let Some(entry) = self.publications[index as usize].take() else {
+        let Some(entry) = self.take_publication(publication) else {
             return;
         };
+        self.part(&entry, sink);
         for sub in entry.subscribers {
             self.detach(sub);
         }
@@ -277,15 +304,17 @@ impl Router {
                 .streams
                 .retain(|stream| stream.publication != index);
         }
-        self.keys.retain(|slot| *slot != index);
-        self.free_publications.push(index);
     }
 
     /// Closed: packets are counted and dropped. Open is the initial state.
     pub fn set_gate(&mut self, publication: PublicationId, open: bool) {
-        let Some(&index) = self.publication_slots.get(&publication) else {
-            return;
-        };
+        if let Some(index) = self.slot_of(publication) {
+            self.open_gate(index, open);
+            self.tell_mirrors_soon(index);
+        }
+    }
+
+    pub(super) fn open_gate(&mut self, index: u32, open: bool) {
         let Some(entry) = &mut self.publications[index as usize] else {
             return;
         };
@@ -373,18 +402,25 @@ impl Router {
         let Some(&sub) = self.subscription_slots.get(&subscription) else {
             return;
         };
-        let index = source.and_then(|id| self.publication_slots.get(&id).copied());
+        let index = source.and_then(|id| self.slot_of(id));
         let before = self.egress[sub as usize].source;
-        if index.unwrap_or(NOWHERE) == before {
+        if index.is_some_and(|index| index == before) {
             return;
         }
         if let Some(Some(old)) = self.publications.get_mut(before as usize) {
             old.subscribers.retain(|slot| *slot != sub);
         }
         self.detach(sub);
-        let Some(index) = index else {
-            return;
-        };
+        self.leave(sub, before, sink);
+        match (index, source) {
+            (Some(index), _) => self.carry(sub, index, now, sink),
+            (None, Some(id)) => self.wait_for(sub, id, sink),
+            (None, None) => {}
+        }
+    }
+
+    /// A subscription that carries nothing begins with this publication.
+    pub(super) fn carry(&mut self, sub: u32, index: u32, now: Micros, sink: &mut impl Sink) {
         let Some(entry) = &mut self.publications[index as usize] else {
             return;
         };
@@ -448,6 +484,7 @@ impl Router {
             entry.subscriptions.retain(|(_, slot)| *slot != sub);
         }
         self.detach(sub);
+        self.leave(sub, source, sink);
         self.subscriptions[sub as usize] = None;
         self.free_subscriptions.push(sub);
         if sent > 0 {
@@ -465,7 +502,7 @@ impl Router {
     }
 
     /// A subscription carries nothing; its numbers wait for what comes next.
-    fn detach(&mut self, sub: u32) {
+    pub(super) fn detach(&mut self, sub: u32) {
         let hot = &mut self.egress[sub as usize];
         hot.source = NOWHERE;
         hot.current = NONE;

@@ -94,6 +94,7 @@ impl Router {
                 })
                 .collect(),
             publications: publications
+                .filter(|entry| entry.mirror.is_none())
                 .map(|entry| {
                     let lost = |layer: &Layer| {
                         layer.lost_before + layer.receive.as_ref().map_or(0, Receive::lost)

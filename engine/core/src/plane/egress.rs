@@ -2,6 +2,7 @@
 
 use crate::id::TransportId;
 use crate::media::{self, Sink, MAX_PACKET_BYTES};
+use crate::shard::Notice;
 use crate::wire::{Event, Output};
 
 use super::transport::Table;
@@ -85,5 +86,13 @@ impl<O: Output> Sink for Egress<'_, O> {
 
     fn event(&mut self, event: media::Event) {
         self.out.event(Event::Media(event));
+    }
+
+    fn relay(&mut self, to: u8, packet: &media::Relayed, bytes: &[u8]) {
+        self.out.relay(to, packet, bytes);
+    }
+
+    fn notify(&mut self, to: u8, notice: media::Notice) {
+        self.out.notify(to, Notice::Media(notice));
     }
 }

@@ -5,6 +5,7 @@
 //! Not here: sockets and threads (`parley-io`), DTLS (its datagrams become events).
 
 mod egress;
+mod routes;
 mod statistics;
 mod transport;
 
@@ -19,11 +20,13 @@ use crate::ice::{Change, Verdict};
 use crate::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
 use crate::media::{self, ReceiveStream, Router, SendStream};
 use crate::random::Random;
+use crate::shard::Shard;
 use crate::srtp::{self, Profile};
 use crate::stun::{self, Class, Message};
 use crate::wire::{Event, Output, Path};
 
 use egress::Egress;
+use routes::Routes;
 use transport::{Table, Transport};
 
 pub use statistics::{Drops, Statistics, TransportStatistics};
@@ -67,6 +70,10 @@ pub struct Plane {
     ice_ticked: Micros,
     /// Whose datagram is being processed, so that a panic has a name.
     current: Option<TransportId>,
+    /// What other shards have.
+    routes: Routes,
+    /// The datagram being processed came from another shard.
+    is_passed_on: bool,
 }
 
 impl Plane {
@@ -85,6 +92,8 @@ impl Plane {
             ice_due: None,
             ice_ticked: Micros(0),
             current: None,
+            routes: Routes::new(Shard::ONLY),
+            is_passed_on: false,
         }
     }
 
@@ -205,16 +214,17 @@ impl Plane {
         // Also when the table lost it in a quarantine: the router may still know it.
         self.router
             .remove_transport(id, now, &mut Egress::new(&mut self.table, out));
-        self.forget(id);
+        self.forget(id, out);
     }
 
-    fn forget(&mut self, id: TransportId) {
+    fn forget(&mut self, id: TransportId, out: &mut impl Output) {
         if let Some(transport) = self.table.remove(id) {
             if let Some(source) = transport.half_open {
                 self.opened(source);
             }
             for path in transport.ice.paths() {
                 self.paths.remove(&path);
+                self.routes.removed(&path, out);
             }
             for ufrag in transport.ice.ufrags() {
                 self.ufrags.remove(ufrag);
@@ -380,7 +390,9 @@ impl Plane {
             return;
         }
         let Some(&id) = self.paths.get(path) else {
-            self.drops.unvalidated += 1;
+            if !self.pass_on(path, datagram, out) {
+                self.drops.unvalidated += 1;
+            }
             return;
         };
         self.current = Some(id);
@@ -397,10 +409,12 @@ impl Plane {
             return;
         };
         let verdict = match message.class {
-            Class::Request => self.receive_request(path, &message, datagram.len(), now, out),
+            Class::Request => self.receive_request(path, &message, datagram, now, out),
             Class::Success | Class::Error => {
                 let Some(&id) = self.paths.get(path) else {
-                    self.drops.unvalidated += 1;
+                    if !self.pass_on(path, datagram, out) {
+                        self.drops.unvalidated += 1;
+                    }
                     return;
                 };
                 self.current = Some(id);
@@ -421,12 +435,14 @@ impl Plane {
         &mut self,
         path: &Path,
         message: &Message<'_>,
-        bytes: usize,
+        datagram: &[u8],
         now: Micros,
         out: &mut impl Output,
     ) -> Verdict {
         let Some(&(id, serial)) = message.asked().and_then(|ufrag| self.ufrags.get(ufrag)) else {
-            self.drops.unknown_ufrag += 1;
+            if !self.pass_check(path, message.asked(), datagram, out) {
+                self.drops.unknown_ufrag += 1;
+            }
             return Verdict::Ignored;
         };
         self.current = Some(id);
@@ -442,7 +458,15 @@ impl Plane {
             }
         }
         let transport = self.table.get_mut(id).expect("ufrags lead to transports");
-        transport.counters.received(bytes);
+        if self.routes.owner(path).is_some() {
+            let is_authentic = transport.ice.is_authentic(serial, message);
+            if self.is_taken_elsewhere(path, is_authentic, now, out) {
+                self.drops.unvalidated += 1;
+                return Verdict::Ignored;
+            }
+        }
+        let transport = self.table.get_mut(id).expect("ufrags lead to transports");
+        transport.counters.received(datagram.len());
         let mut counted = transport.counters.counting(out);
         let verdict = transport
             .ice
@@ -459,13 +483,14 @@ impl Plane {
         now: Micros,
         out: &mut impl Output,
     ) {
+        let most = self.half_open_limit();
         let transport = self.table.get_mut(id).expect("paths lead to transports");
         transport.counters.received(datagram.len());
         let is_keyed = transport.srtp.is_some();
         if !is_keyed && transport.half_open.is_none() {
             let source = source_of(path);
             let count = self.half_open.entry(source).or_default();
-            if *count >= HALF_OPEN {
+            if *count >= most {
                 self.drops.half_open += 1;
                 return;
             }
@@ -557,10 +582,12 @@ impl Plane {
                             loser.ice.forget(&path);
                         }
                     }
+                    self.routes.added(&path, out);
                 }
                 Change::Removed(path) => {
                     if self.paths.get(&path) == Some(&id) {
                         self.paths.remove(&path);
+                        self.routes.removed(&path, out);
                     }
                 }
             }
@@ -623,9 +650,10 @@ impl Plane {
     }
 
     /// After a panic: drop the transport whose datagram or timer caused it, without asking its parts anything.
-    pub fn quarantine(&mut self) -> Option<TransportId> {
+    pub fn quarantine(&mut self, out: &mut impl Output) -> Option<TransportId> {
         let id = self.current.take()?;
-        self.forget(id);
+        self.is_passed_on = false;
+        self.forget(id, out);
         Some(id)
     }
 

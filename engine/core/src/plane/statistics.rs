@@ -48,6 +48,20 @@ pub struct Drops {
     pub half_open: u64,
 }
 
+impl Drops {
+    /// Take another plane's in.
+    pub fn add(&mut self, other: &Self) {
+        self.unknown_ufrag += other.unknown_ufrag;
+        self.unvalidated += other.unvalidated;
+        self.bad_integrity += other.bad_integrity;
+        self.malformed += other.malformed;
+        self.foreign_ssrc += other.foreign_ssrc;
+        self.over_limit += other.over_limit;
+        self.no_keys += other.no_keys;
+        self.half_open += other.half_open;
+    }
+}
+
 /// All counters of a plane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
@@ -59,4 +73,14 @@ pub struct Statistics {
     pub subscriptions: Vec<(SubscriptionId, SubscriptionStatistics)>,
     /// Of the whole plane.
     pub drops: Drops,
+}
+
+impl Statistics {
+    /// Take another plane's in, of the same engine: everything is at home in one of them.
+    pub fn add(&mut self, other: &Self) {
+        self.transports.extend_from_slice(&other.transports);
+        self.publications.extend_from_slice(&other.publications);
+        self.subscriptions.extend_from_slice(&other.subscriptions);
+        self.drops.add(&other.drops);
+    }
 }

@@ -162,8 +162,8 @@ fn quarantine_takes_the_one_that_was_being_served() {
     let (mut plane, mut out) = two_transports();
     validate(&mut plane, A, 1, START, &mut out);
     validate(&mut plane, B, 2, START, &mut out);
-    assert_eq!(plane.quarantine(), Some(B));
-    assert_eq!(plane.quarantine(), None);
+    assert_eq!(plane.quarantine(&mut out), Some(B));
+    assert_eq!(plane.quarantine(&mut out), None);
     assert!(plane.paths.contains_key(&path(1)));
     assert!(!plane.paths.contains_key(&path(2)));
 }

@@ -7,6 +7,7 @@ use crate::ice::Ice;
 use crate::id::{Micros, TransportId};
 use crate::limit::Bucket;
 use crate::media::SendStream;
+use crate::shard::Notice;
 use crate::srtp::{Profile, Session};
 use crate::wire::{Event, Output, Path, Traffic};
 
@@ -76,6 +77,10 @@ impl<O: Output> Output for Counting<'_, O> {
 
     fn event(&mut self, event: Event) {
         self.out.event(event);
+    }
+
+    fn notify(&mut self, to: u8, notice: Notice) {
+        self.out.notify(to, notice);
     }
 }
 

@@ -1,0 +1,510 @@
+//! Tracks whose publisher is at home in another shard, and the shards that have subscribers of ours.
+//!
+//! The owner receives, repairs and reports a track once. Every shard with a subscriber of it keeps a *mirror*: a
+//! publication fed by the owner's packets, with a cache of its own, that fans out as any other. The owner tells each
+//! mirror what its packets do not say (which layers are live, their rates and clocks, the gate) before the packet
+//! that follows from it; the mirror tells the owner which key frames its subscribers need.
+//!
+//! * A shard asks for a track once (`Attach`), also when the owner does not know it yet, and takes that back once
+//!   (`Detach`); notices and packets between two shards keep their order, so nothing needs a number.
+//! * Packets may get lost between shards when one is overloaded, notices never.
+//!
+//! Not here: how they travel (`parley-io`), copies (`fanout`).
+
+use crate::hash::FastMap;
+use crate::id::{GroupId, Micros, PublicationId, TransportId};
+use crate::shard::Shard;
+
+use super::cache::Cache;
+use super::clock::{Offset, SenderClock};
+use super::fanout::Copied;
+use super::ingress::end_segments;
+use super::packet::Meta;
+use super::publication::{Publication, MAX_LAYERS};
+use super::router::Router;
+use super::subscription::NOWHERE;
+use super::{ReceiveStream, Sink};
+
+/// Between two wishes for a key frame that a mirror passes on. The owner has the limit that the publisher sees.
+pub(super) const KEY_WISH_US: u64 = 50_000;
+
+/// About a track, from shard to shard.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// To the owner: somebody here wants this track.
+    Attach(PublicationId),
+    /// To the owner: nobody here wants it any more.
+    Detach(PublicationId),
+    /// To the owner: somebody here needs a key frame of these layers, a bit each.
+    KeyWanted(PublicationId, u8),
+    /// To a mirror: what the track is, first and after each renegotiation.
+    Opened(Box<Opened>),
+    /// To a mirror: what changed.
+    State(PublicationId, State),
+    /// To a mirror: it ended.
+    Closed(PublicationId),
+}
+
+/// What a track is.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    publication: PublicationId,
+    publisher: TransportId,
+    group: GroupId,
+    stream: ReceiveStream,
+}
+
+/// What a mirror cannot see in packets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct State {
+    is_open: bool,
+    /// The publisher's clock against ours.
+    offset: Offset,
+    layers: [LayerState; MAX_LAYERS],
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct LayerState {
+    is_live: bool,
+    epoch: u32,
+    bps: u64,
+    clock: Option<SenderClock>,
+}
+
+/// A packet on its way to a mirror; its bytes go beside it.
+#[derive(Clone, Copy, Debug)]
+pub struct Relayed {
+    publication: PublicationId,
+    copied: Copied,
+    meta: Meta,
+}
+
+/// What makes a publication a mirror.
+#[derive(Clone, Copy, Debug)]
+pub struct Mirror {
+    /// Shard of the publisher.
+    pub owner: u8,
+    /// At home there.
+    pub publisher: TransportId,
+    /// The publisher's clock against ours.
+    pub offset: Offset,
+}
+
+/// The other shards that have subscribers of a publication of ours.
+#[derive(Debug, Default)]
+pub struct Remotes {
+    /// A bit each.
+    shards: u64,
+    /// What they know.
+    told: Option<State>,
+    /// They do not know the latest negotiation.
+    is_renegotiated: bool,
+}
+
+impl Remotes {
+    pub fn is_empty(&self) -> bool {
+        self.shards == 0
+    }
+
+    pub fn renegotiated(&mut self) {
+        self.is_renegotiated = true;
+    }
+
+    fn iter(shards: u64) -> impl Iterator<Item = u8> {
+        let mut left = shards;
+        std::iter::from_fn(move || {
+            let shard = left.trailing_zeros();
+            left &= left.wrapping_sub(1);
+            (shard < u64::BITS).then_some(shard as u8)
+        })
+    }
+}
+
+/// What a router knows of the others.
+#[derive(Debug)]
+pub(super) struct Neighbours {
+    pub(super) shard: Shard,
+    /// Subscriptions here that wait for a mirror.
+    waiting: FastMap<PublicationId, Vec<u32>>,
+    /// Shards that wait for a track that is not published yet, a bit each.
+    awaited: FastMap<PublicationId, u64>,
+    /// Publications whose mirrors shall hear of a change soon.
+    untold: Vec<u32>,
+}
+
+impl Default for Neighbours {
+    fn default() -> Self {
+        Self {
+            shard: Shard::ONLY,
+            waiting: FastMap::default(),
+            awaited: FastMap::default(),
+            untold: Vec::new(),
+        }
+    }
+}
+
+impl Publication {
+    /// Somebody wants it, here or elsewhere.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        !self.subscribers.is_empty() || !self.remotes.is_empty()
+    }
+
+    fn state(&self, offset: Offset) -> State {
+        let mut state = State {
+            is_open: self.open,
+            offset,
+            layers: [LayerState::default(); MAX_LAYERS],
+        };
+        for (told, layer) in state.layers.iter_mut().zip(&self.layers) {
+            *told = LayerState {
+                is_live: layer.live,
+                epoch: layer.epoch,
+                bps: layer.bps,
+                clock: layer.clock,
+            };
+        }
+        state
+    }
+}
+
+// --- the owner's side
+
+impl Router {
+    /// One router of several. Before anything else.
+    pub fn set_shard(&mut self, shard: Shard) {
+        self.neighbours.shard = shard;
+    }
+
+    /// Before the copies of a packet here: the shards with subscribers get it, and what it follows from.
+    pub(super) fn relay(
+        &mut self,
+        index: u32,
+        copied: Copied,
+        meta: &Meta,
+        packet: &[u8],
+        sink: &mut impl Sink,
+    ) {
+        self.tell_mirrors(index, sink);
+        let Some(publication) = &self.publications[index as usize] else {
+            return;
+        };
+        let relayed = Relayed {
+            publication: publication.id,
+            copied,
+            meta: *meta,
+        };
+        for shard in Remotes::iter(publication.remotes.shards) {
+            sink.relay(shard, &relayed, packet);
+        }
+    }
+
+    /// Tell the mirrors of a publication what they do not know yet.
+    pub(super) fn tell_mirrors(&mut self, index: u32, sink: &mut impl Sink) {
+        let Some(Some(publication)) = self.publications.get_mut(index as usize) else {
+            return;
+        };
+        if publication.remotes.is_empty() {
+            return;
+        }
+        let transport = self.transports.get(publication.transport as usize);
+        let Some(transport) = transport.and_then(Option::as_ref) else {
+            return;
+        };
+        let shards = publication.remotes.shards;
+        if std::mem::take(&mut publication.remotes.is_renegotiated) {
+            for shard in Remotes::iter(shards) {
+                sink.notify(shard, opened(publication, transport.id));
+            }
+        }
+        let state = publication.state(transport.offset);
+        if publication.remotes.told != Some(state) {
+            publication.remotes.told = Some(state);
+            for shard in Remotes::iter(shards) {
+                sink.notify(shard, Notice::State(publication.id, state));
+            }
+        }
+    }
+
+    /// Something changed where nothing can be sent: tell at the next tick.
+    pub(super) fn tell_mirrors_soon(&mut self, index: u32) {
+        let publication = self.publications[index as usize].as_ref();
+        if publication.is_some_and(|own| !own.remotes.is_empty()) {
+            self.neighbours.untold.push(index);
+            self.wake_at(Micros(0));
+        }
+    }
+
+    /// What `tell_mirrors_soon` put off.
+    pub(super) fn tell_untold(&mut self, sink: &mut impl Sink) {
+        while let Some(index) = self.neighbours.untold.pop() {
+            self.tell_mirrors(index, sink);
+        }
+    }
+
+    /// A track is there: who waited for it hears of it at the next tick.
+    pub(super) fn welcome(&mut self, index: u32) {
+        let Some(publication) = &mut self.publications[index as usize] else {
+            return;
+        };
+        if let Some(shards) = self.neighbours.awaited.remove(&publication.id) {
+            publication.remotes.shards = shards;
+            publication.remotes.is_renegotiated = true;
+            self.tell_mirrors_soon(index);
+        }
+    }
+
+    /// A track is gone: its mirrors end.
+    pub(super) fn part(&mut self, publication: &Publication, sink: &mut impl Sink) {
+        for shard in Remotes::iter(publication.remotes.shards) {
+            sink.notify(shard, Notice::Closed(publication.id));
+        }
+    }
+
+    fn attach(&mut self, id: PublicationId, shard: u8, sink: &mut impl Sink) {
+        let Some(index) = self.slot_of(id) else {
+            *self.neighbours.awaited.entry(id).or_default() |= 1 << shard;
+            return;
+        };
+        self.tell_mirrors(index, sink); // those that are there, so that all know the same
+        let Some(publication) = &mut self.publications[index as usize] else {
+            return;
+        };
+        let Some(Some(transport)) = self.transports.get(publication.transport as usize) else {
+            return;
+        };
+        publication.remotes.shards |= 1 << shard;
+        let state = publication.state(transport.offset);
+        publication.remotes.told = Some(state);
+        sink.notify(shard, opened(publication, transport.id));
+        sink.notify(shard, Notice::State(id, state));
+    }
+
+    fn let_go(&mut self, id: PublicationId, shard: u8) {
+        if let Some(shards) = self.neighbours.awaited.get_mut(&id) {
+            *shards &= !(1 << shard);
+            if *shards == 0 {
+                self.neighbours.awaited.remove(&id);
+            }
+        }
+        let Some(index) = self.slot_of(id) else {
+            return;
+        };
+        if let Some(publication) = &mut self.publications[index as usize] {
+            publication.remotes.shards &= !(1 << shard);
+        }
+    }
+}
+
+fn opened(publication: &Publication, publisher: TransportId) -> Notice {
+    Notice::Opened(Box::new(Opened {
+        publication: publication.id,
+        publisher,
+        group: publication.group,
+        stream: publication.stream.clone(),
+    }))
+}
+
+// --- the mirror's side
+
+impl Router {
+    /// A subscription wants a track of another shard, which is not mirrored here yet.
+    pub(super) fn wait_for(&mut self, sub: u32, id: PublicationId, sink: &mut impl Sink) {
+        if let Some(owner) = self.neighbours.shard.elsewhere(id.0) {
+            let waiting = self.neighbours.waiting.entry(id).or_default();
+            if waiting.is_empty() {
+                sink.notify(owner, Notice::Attach(id));
+            }
+            waiting.push(sub);
+        }
+    }
+
+    /// A subscription wants something else now, or ends; it is on no publication's list any more.
+    pub(super) fn leave(&mut self, sub: u32, source: u32, sink: &mut impl Sink) {
+        let mut left = None;
+        for (id, waiting) in &mut self.neighbours.waiting {
+            waiting.retain(|waits| *waits != sub);
+            if waiting.is_empty() {
+                left = Some(*id);
+            }
+        }
+        if let Some(id) = left {
+            self.neighbours.waiting.remove(&id);
+            self.detach_from(id, sink);
+        }
+        let publication = self.publications.get(source as usize);
+        let Some(Some(publication)) = publication else {
+            return;
+        };
+        if publication.mirror.is_some() && publication.subscribers.is_empty() {
+            let id = publication.id;
+            self.close_mirror(id);
+            self.detach_from(id, sink);
+        }
+    }
+
+    fn detach_from(&self, id: PublicationId, sink: &mut impl Sink) {
+        if let Some(owner) = self.neighbours.shard.elsewhere(id.0) {
+            sink.notify(owner, Notice::Detach(id));
+        }
+    }
+
+    /// Somebody's subscribers here need key frames: the owner asks for them.
+    pub(super) fn wish_keys(
+        publication: &mut Publication,
+        mirror: Mirror,
+        now: Micros,
+        sink: &mut impl Sink,
+    ) {
+        let wanted = std::mem::take(&mut publication.keys_wanted);
+        publication.keys_asked = Some(now);
+        sink.notify(mirror.owner, Notice::KeyWanted(publication.id, wanted));
+    }
+
+    fn open_mirror(&mut self, owner: u8, opened: Opened, now: Micros, sink: &mut impl Sink) {
+        let id = opened.publication;
+        if self.slot_of(id).is_some() {
+            self.update_publication(id, opened.stream);
+            return;
+        }
+        let Some(waiting) = self.neighbours.waiting.remove(&id) else {
+            return; // nobody wants it any more, and the owner will know soon
+        };
+        let Ok(mut publication) = Publication::new(id, NOWHERE, opened.group, opened.stream) else {
+            return; // the owner took it, so this cannot be
+        };
+        publication.mirror = Some(Mirror {
+            owner,
+            publisher: opened.publisher,
+            offset: Offset::default(),
+        });
+        let index = self.place_publication(publication);
+        for sub in waiting {
+            self.carry(sub, index, now, sink);
+        }
+        // Sound on a picture's stream is silence, here too.
+        self.leave(NOWHERE, index, sink);
+    }
+
+    fn close_mirror(&mut self, id: PublicationId) {
+        if let Some(publication) = self.take_publication(id) {
+            for sub in publication.subscribers {
+                self.detach(sub);
+            }
+        }
+    }
+
+    /// What another shard tells of a track.
+    pub fn noticed(&mut self, from: u8, notice: Notice, now: Micros, sink: &mut impl Sink) {
+        match notice {
+            Notice::Attach(id) => self.attach(id, from, sink),
+            Notice::Detach(id) => self.let_go(id, from),
+            Notice::KeyWanted(id, layers) => {
+                let Some(index) = self.slot_of(id) else {
+                    return;
+                };
+                if let Some(publication) = &mut self.publications[index as usize] {
+                    publication.keys_wanted |= layers;
+                    self.ask_key(index, now, sink);
+                }
+            }
+            Notice::Opened(opened) => self.open_mirror(from, *opened, now, sink),
+            Notice::State(id, state) => {
+                if let Some(index) = self.slot_of(id) {
+                    self.release(now, sink); // they came before it
+                    self.learn_state(index, &state, now, sink);
+                }
+            }
+            Notice::Closed(id) => {
+                self.release(now, sink);
+                self.close_mirror(id);
+            }
+        }
+    }
+
+    fn learn_state(&mut self, index: u32, state: &State, now: Micros, sink: &mut impl Sink) {
+        let Some(publication) = &mut self.publications[index as usize] else {
+            return;
+        };
+        let Some(mirror) = &mut publication.mirror else {
+            return;
+        };
+        mirror.offset = state.offset;
+        let before = publication.live();
+        for at in 0..publication.layers.len().min(MAX_LAYERS) {
+            let (layer, told) = (&mut publication.layers[at], &state.layers[at]);
+            layer.live = told.is_live;
+            layer.bps = told.bps;
+            layer.clock = told.clock;
+            if layer.epoch != told.epoch {
+                layer.epoch = told.epoch;
+                if let Some(cache) = &mut layer.cache {
+                    cache.clear();
+                }
+                layer.key = None;
+                end_segments(publication, &mut self.egress, at as u8);
+            }
+        }
+        let is_changed = publication.live() != before;
+        let is_key_wanted = publication.keys_wanted != 0;
+        self.open_gate(index, state.is_open);
+        if is_changed && self.aim_all(index, now) || is_key_wanted {
+            self.ask_key(index, now, sink);
+        }
+    }
+
+    /// Whose packet this is.
+    #[must_use]
+    pub fn publisher_of(&self, packet: &Relayed) -> Option<TransportId> {
+        let index = self.slot_of(packet.publication)?;
+        let publication = self.publications[index as usize].as_ref()?;
+        publication.mirror.map(|mirror| mirror.publisher)
+    }
+
+    /// A packet of a track that is mirrored here.
+    pub fn relayed(&mut self, packet: &Relayed, bytes: &[u8], now: Micros, sink: &mut impl Sink) {
+        let Relayed { copied, meta, .. } = packet;
+        let Some(index) = self.slot_of(packet.publication) else {
+            return; // detached, and the owner does not know yet
+        };
+        let Some(publication) = &mut self.publications[index as usize] else {
+            return;
+        };
+        let video = publication.stream.video;
+        let Some(layer) = publication.layers.get_mut(usize::from(copied.layer)) else {
+            return;
+        };
+        publication.codec = meta.codec;
+        let is_kept =
+            layer
+                .cache
+                .get_or_insert_with(|| Cache::new(video))
+                .put(copied.dense, *meta, bytes);
+        if is_kept && meta.key {
+            layer.key_kept(copied.dense, meta.timestamp, now);
+        }
+        if is_kept && video {
+            self.hold(index, *copied, now, sink);
+        } else {
+            self.fan_out(index, *copied, meta, bytes, now, sink);
+        }
+    }
+
+    /// Where a publisher's clock stands against ours.
+    pub(super) fn offset_of(&self, publication: &Publication) -> Option<Offset> {
+        if let Some(mirror) = publication.mirror {
+            return Some(mirror.offset);
+        }
+        let transport = self.transports.get(publication.transport as usize)?;
+        transport.as_ref().map(|transport| transport.offset)
+    }
+
+    /// Whose panic it is when copies of this publication fail.
+    pub(super) fn publisher(&self, publication: &Publication) -> Option<TransportId> {
+        if let Some(mirror) = publication.mirror {
+            return Some(mirror.publisher);
+        }
+        let transport = self.transports.get(publication.transport as usize)?;
+        transport.as_ref().map(|transport| transport.id)
+    }
+}
