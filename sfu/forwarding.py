@@ -100,12 +100,10 @@ class Forwarding:
                     yield line.kind, line.stream
 
     def followable(self, tracks: Iterable[Track]) -> list[Track]:
-        """What a compact session may be shown. Its client has no keys: encrypted sound would be noise to it."""
+        """What a compact session may be shown."""
         if self._has_chosen:
-            chosen = [s.track for s in self.subscriptions.values() if not s.wish.paused]
-        else:
-            chosen = [t for t in tracks if t.session != self._session]
-        return [t for t in chosen if not t.encrypted]
+            return [s.track for s in self.subscriptions.values() if not s.wish.paused]
+        return [t for t in tracks if t.session != self._session]
 
     def _change(self) -> None:
         if self.is_compact:

@@ -24,6 +24,7 @@ class PeerProcess:
     arguments: list[str]
     log: Path
     ready_s: float = 30.0
+    space: str = ""  # network namespace it runs in; the caller's own if empty
     ready: dict[str, Any] = field(default_factory=dict)
     _process: asyncio.subprocess.Process | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -42,7 +43,9 @@ class PeerProcess:
 
     async def start(self) -> None:
         with self.log.open("ab") as log:
+            inside = ("ip", "netns", "exec", self.space) if self.space else ()
             self._process = await asyncio.create_subprocess_exec(
+                *inside,
                 sys.executable,
                 "-m",
                 self.module,

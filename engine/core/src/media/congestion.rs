@@ -80,17 +80,36 @@ impl Pressure {
             (None, None) => None,
         }
     }
+
+    /// Sound suffered not long ago. Where it does not, the lowest layer is tried although the estimate, which loss
+    /// and jitter lower too, has no room for it: if it is too much a queue will tell.
+    fn is_strained(&self, now: Micros) -> bool {
+        let at = self.estimator.as_ref().and_then(|own| own.strained());
+        at.is_some_and(|at| now.since(at) <= PAUSE_AFTER_US)
+    }
+}
+
+/// How a link is.
+#[derive(Clone, Copy, Debug)]
+struct Mood {
+    /// No congestion lately.
+    calm: bool,
+    /// Sound suffers.
+    hurts: bool,
+    /// Far more is sent than it carries.
+    floods: bool,
 }
 
 impl Layer {
-    /// Measure the bitrate, once a round: quickly up, slowly down, for what comes again after a quiet scene.
+    /// Measure the bitrate, once a round: up within two seconds (one key frame is no bitrate), more slowly down, for
+    /// what comes again after a quiet scene.
     pub fn measure(&mut self) {
         let bytes = self.counted - self.measured;
         self.measured = self.counted;
         let bps = bytes * 8 * 1_000_000 / ROUND_US;
         self.bps = match (self.bps, bps) {
             (0, first) => first,
-            (before, now) if now > before => before + (now - before) / 3,
+            (before, now) if now > before => before + (now - before) / 6,
             (before, now) => before - (before - now) / 12,
         };
     }
@@ -223,6 +242,7 @@ impl Router {
         }
         let congested = transport.pressure.congested();
         let calm = congested.is_none_or(|at| now.since(at) >= CALM_US);
+        let hurts = transport.pressure.is_strained(now);
         let budget = estimate.saturating_sub(audio);
         if self.adaptive {
             share(budget, &mut streams);
@@ -235,11 +255,15 @@ impl Router {
                     }
                 }
             }
-            let floods = flowing * 100 > estimate * FLOOD_PERCENT;
+            let mood = Mood {
+                calm,
+                hurts,
+                floods: flowing * 100 > estimate * FLOOD_PERCENT,
+            };
             let mut limited = false;
             for stream in &streams {
                 limited |= stream.granted != stream.wish();
-                self.grant(stream, calm, floods, now, sink);
+                self.grant(stream, mood, now, sink);
             }
             if let Some(transport) = &mut self.transports[slot as usize] {
                 transport.pressure.limited = limited;
@@ -252,14 +276,7 @@ impl Router {
     }
 
     /// Let a grant take effect.
-    fn grant(
-        &mut self,
-        stream: &Stream,
-        calm: bool,
-        floods: bool,
-        now: Micros,
-        sink: &mut impl Sink,
-    ) {
+    fn grant(&mut self, stream: &Stream, mood: Mood, now: Micros, sink: &mut impl Sink) {
         let hot = &mut self.egress[stream.sub as usize];
         let Some(cold) = &mut self.subscriptions[stream.sub as usize] else {
             return;
@@ -268,14 +285,14 @@ impl Router {
         if granted == NONE && !cold.starved {
             // One breath too short is no reason to take the picture away.
             let since = *cold.short_since.get_or_insert(now);
-            if now.since(since) < PAUSE_AFTER_US {
+            if now.since(since) < PAUSE_AFTER_US || !mood.hurts {
                 granted = stream.lowest();
             }
         } else {
             cold.short_since = None;
         }
         let rises = granted != NONE && (cold.starved || granted > cold.cap);
-        if rises && !calm {
+        if rises && !mood.calm {
             return;
         }
         // At the wish there is no cap: a layer that comes back is taken at once.
@@ -298,7 +315,7 @@ impl Router {
         }
         cold.cap = cap;
         cold.starved = starved;
-        if floods && granted != NONE && hot.current != NONE && hot.current > granted {
+        if mood.floods && granted != NONE && hot.current != NONE && hot.current > granted {
             hot.current = NONE;
         }
         self.retarget(stream.sub, now, sink);

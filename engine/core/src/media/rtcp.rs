@@ -199,7 +199,9 @@ impl<'a> Compound<'a> {
         let mut body = &packet[4..];
         if head[0] & 0x20 != 0 {
             let padding = body.last().map_or(0, |count| usize::from(*count));
-            if padding == 0 || padding % 4 != 0 || padding > body.len() {
+            // COMPAT: a multiple of four (RFC 3550 section 6.4.1), but libwebrtc counts the one to three bytes that
+            // its transport-wide feedback needs to end on a word: three messages of four would be lost.
+            if padding == 0 || padding > body.len() {
                 return Err(Error::Malformed("RTCP: padding"));
             }
             body = &body[..body.len() - padding];
@@ -548,10 +550,25 @@ mod tests {
         packet.extend([0, 0, 0, 4]);
         packet[3] += 1;
         assert_eq!(walk(&packet), Ok(1));
-        for wrong in [0, 3, 20] {
+        for wrong in [0, 20] {
             *packet.last_mut().expect("padded") = wrong;
             assert!(walk(&packet).is_err(), "{wrong}");
         }
+    }
+
+    /// As libwebrtc sends it: three packets, and three bytes so that it ends on a word.
+    #[test]
+    fn feedback_is_read_although_its_padding_is_no_multiple_of_four() {
+        let bytes = [
+            0xaf, 0xcd, 0, 6, 0xfa, 0x17, 0xfa, 0x17, 0x44, 0xb4, 0x7c, 0x17, 4, 0xdc, 0, 3, 3,
+            0x8e, 0x6c, 0xce, 0x20, 3, 0x55, 0x51, 0x50, 0, 0, 3,
+        ];
+        let Some(Ok(Packet::TransportCc(feedback))) = Compound::new(&bytes).next() else {
+            panic!("not read");
+        };
+        assert_eq!((feedback.base, feedback.received), (1_244, 3));
+        let arrivals: Vec<_> = feedback.arrivals().collect();
+        assert_eq!(arrivals, [(1_244, 0x55), (1_245, 0xa6), (1_246, 0xf6)]);
     }
 
     proptest! {

@@ -15,6 +15,8 @@ const DECREASE_US: u64 = 200_000;
 /// Without a need for more the estimate stays near what passes: at most 1.5 times as much is believed.
 const BELIEVED_PERCENT: u64 = 150;
 const BELIEVED_EXTRA_BPS: u64 = 10_000;
+/// A queue of this length is heard.
+const HEARD_US: i64 = 80_000;
 /// So much is tried again in any case, or a stream that stands still could never begin anew.
 const TRIED_BPS: u64 = 300_000;
 
@@ -29,6 +31,7 @@ pub struct Goog {
     updated: Option<Micros>,
     decreased: Option<Micros>,
     congested: Option<Micros>,
+    strained: Option<Micros>,
 }
 
 impl Default for Goog {
@@ -42,6 +45,7 @@ impl Default for Goog {
             updated: None,
             decreased: None,
             congested: None,
+            strained: None,
         }
     }
 }
@@ -100,6 +104,9 @@ impl Estimator for Goog {
         if self.loss.told(arrived, news.lost, passed, now) {
             self.congested = Some(now);
         }
+        if self.queue.wait_us() >= HEARD_US || self.loss.is_heavy() {
+            self.strained = Some(now);
+        }
         self.bps = self.bps.clamp(MIN_BPS, MAX_BPS);
     }
 
@@ -117,5 +124,9 @@ impl Estimator for Goog {
 
     fn congested(&self) -> Option<Micros> {
         self.congested
+    }
+
+    fn strained(&self) -> Option<Micros> {
+        self.strained
     }
 }

@@ -11,6 +11,8 @@ const ENOUGH: u32 = 20;
 /// Loss alone does not take the lowest layer away: a link that narrow shows delay too, and on one that loses
 /// at random sending less helps nobody.
 const FLOOR_BPS: u64 = 250_000;
+/// Who loses so much, per mille, hears it.
+const HEAVY_PERMILLE: u64 = 300;
 
 /// A ceiling that follows loss.
 #[derive(Debug)]
@@ -19,6 +21,7 @@ pub struct LossBased {
     arrived: u32,
     lost: u32,
     since: Option<Micros>,
+    last_permille: u64,
 }
 
 impl LossBased {
@@ -28,7 +31,13 @@ impl LossBased {
             arrived: 0,
             lost: 0,
             since: None,
+            last_permille: 0,
         }
+    }
+
+    /// In the last window.
+    pub const fn is_heavy(&self) -> bool {
+        self.last_permille >= HEAVY_PERMILLE
     }
 
     pub const fn bps(&self) -> u64 {
@@ -46,6 +55,7 @@ impl LossBased {
         }
         let permille = u64::from(self.lost) * 1_000 / u64::from(all);
         (self.arrived, self.lost, self.since) = (0, 0, Some(now));
+        self.last_permille = permille;
         match permille {
             101.. => {
                 // Half of the share that was lost, from what was tried: that, not what was believed, lost it.

@@ -66,6 +66,8 @@ pub trait Estimator: std::fmt::Debug + Send {
     fn estimate_bps(&self) -> u64;
     /// The delay or the loss said "too much" at this instant.
     fn congested(&self) -> Option<Micros>;
+    /// Sound suffered at this instant: a queue that is heard, or loss that no repair keeps up with.
+    fn strained(&self) -> Option<Micros>;
 }
 
 /// The most that growth allows after some time.

@@ -81,9 +81,14 @@ impl Queue {
 
     /// Every packet of the last moments waited.
     pub fn stands(&self) -> bool {
-        let (Some(now), Some(best)) = (self.moments.get(), self.ages.get()) else {
-            return false;
-        };
-        now - best >= STANDING_US
+        self.wait_us() >= STANDING_US
+    }
+
+    /// So long, at least.
+    pub fn wait_us(&self) -> i64 {
+        match (self.moments.get(), self.ages.get()) {
+            (Some(now), Some(best)) => now - best,
+            _ => 0,
+        }
     }
 }
