@@ -100,10 +100,12 @@ class Forwarding:
                     yield line.kind, line.stream
 
     def followable(self, tracks: Iterable[Track]) -> list[Track]:
-        """What a compact session may be shown."""
+        """What a compact session may be shown. Its client has no keys: encrypted sound would be noise to it."""
         if self._has_chosen:
-            return [s.track for s in self.subscriptions.values() if not s.wish.paused]
-        return [t for t in tracks if t.session != self._session]
+            chosen = [s.track for s in self.subscriptions.values() if not s.wish.paused]
+        else:
+            chosen = [t for t in tracks if t.session != self._session]
+        return [t for t in chosen if not t.encrypted]
 
     def _change(self) -> None:
         if self.is_compact:

@@ -302,6 +302,7 @@ async def _main() -> None:
     options.add_argument("--size", default=f"{WIDTH}x{HEIGHT}")
     options.add_argument("--simulcast", action="store_true")
     options.add_argument("--dynacast", action="store_true")
+    options.add_argument("--frame-key", default="")  # encrypts frames with this shared key
     options.add_argument("--no-audio", action="store_true")
     options.add_argument("--no-video", action="store_true")
     given = options.parse_args()
@@ -309,6 +310,9 @@ async def _main() -> None:
     width, height = (int(v) for v in given.size.split("x"))
     client = Client(given.tone_hz, (red, green, blue), (width, height), simulcast=given.simulcast)
     how = rtc.RoomOptions(auto_subscribe=True, dynacast=given.dynacast)
+    if given.frame_key:
+        key = rtc.KeyProviderOptions(shared_key=given.frame_key.encode())
+        how.encryption = rtc.E2EEOptions(key_provider_options=key)
     if given.connections:
         how.single_peer_connection = given.connections == 1
     await asyncio.wait_for(client.room.connect(given.url, given.token, how), 20)

@@ -27,6 +27,7 @@ from yarl import URL
 
 ENVIRONMENT = Path(__file__).resolve().parents[2] / ".venv-synapse"
 CALL_MEMBER = "org.matrix.msc3401.call.member"
+ENCRYPTION = {"type": "m.room.encryption", "content": {"algorithm": "m.megolm.v1.aes-sha2"}}
 READY_S = 60.0  # the first start writes the schema; 3 s on an idle machine, much more on a busy one
 STOP_S = 10.0
 
@@ -73,6 +74,7 @@ class User:
         call_member_level: int | None = 0,
         public: bool = True,
         levels: Mapping[str, int] | None = None,
+        is_encrypted: bool = False,
     ) -> str:
         """A room where everybody may publish call memberships (unless `call_member_level` is None)."""
         override: dict[str, Any] = {}
@@ -91,6 +93,7 @@ class User:
                 "name": name,
                 "invite": list(invite),
                 "power_level_content_override": override,
+                "initial_state": [ENCRYPTION] if is_encrypted else [],
             },
         )
         return str(answer["room_id"])

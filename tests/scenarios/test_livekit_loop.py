@@ -22,7 +22,7 @@ ALICE_HZ, BOB_HZ = 440, 880
 ALICE_RGB, BOB_RGB = (200, 40, 40), (40, 60, 200)
 
 
-def _token(parley: Parley, identity: str) -> str:
+def token(parley: Parley, identity: str) -> str:
     return (
         api.AccessToken(parley.api_key, parley.api_secret)
         .with_identity(identity)
@@ -41,8 +41,8 @@ def _client(
     connections: int = 1,
 ) -> PeerProcess:
     colour = ",".join(map(str, rgb))
-    url, token = parley.ws_url, _token(parley, name)
-    arguments = ["--url", url, "--token", token, "--tone-hz", str(hz), "--rgb", colour]
+    url, allowed = parley.ws_url, token(parley, name)
+    arguments = ["--url", url, "--token", allowed, "--tone-hz", str(hz), "--rgb", colour]
     arguments += ["--connections", str(connections)]
     return PeerProcess("tests.peers.native", arguments, folder / f"{name}.log")
 

@@ -87,11 +87,19 @@ class Bench:
             self.worker.tick()
         return [e for e in self.events() if not isinstance(e, protocol.Quality)]
 
-    def publisher(self, name: str = "ann", kind: MediaKind = VIDEO, track: str = "cam") -> int:
+    def publisher(
+        self,
+        name: str = "ann",
+        kind: MediaKind = VIDEO,
+        track: str = "cam",
+        *,
+        encrypted: bool = False,
+    ) -> int:
         """A session that publishes one track; the engine's publication."""
         before = set(self.plane.publications)
         self.done(protocol.Open(name, "room", EACH))
-        self.done(protocol.Expect(name, track, kind, "camera", match=(f"cid-{track}",)))
+        match = (f"cid-{track}",)
+        self.done(protocol.Expect(name, track, kind, "camera", match=match, encrypted=encrypted))
         self.described(protocol.Offer(name, offer(section("0", kind, SEND, track=f"cid-{track}"))))
         (new,) = set(self.plane.publications) - before
         return new
@@ -449,6 +457,31 @@ async def test_a_compact_session_follows_the_speaker(bench: Bench) -> None:
         group.hear([(own, 5)], 10.0 + step / 10)
     assert group._voices.dominant == "dino-mic"
     assert bench.plane.sources[by_mid["audio"]] == eve, "never its own track"
+
+
+async def test_a_compact_session_never_gets_what_is_encrypted(bench: Bench) -> None:
+    """Its client has no key: encrypted sound would be noise to it."""
+    secret = bench.publisher("ann", AUDIO, "ann-mic", encrypted=True)
+    plain = bench.publisher("eve", AUDIO, "eve-mic")
+    bench.publisher("cat", VIDEO, "cat-cam", encrypted=True)
+    bench.done(protocol.Open("dino", "room", COMPACT))
+    bench.described(
+        protocol.Offer(
+            "dino",
+            offer(
+                section("audio", AUDIO, BOTH, over=transport("one1")),
+                section("video", VIDEO, BOTH, over=transport("two2")),
+                bundle=False,
+            ),
+        )
+    )
+    by_mid = {stream.mid: h for h, stream in bench.plane.subscriptions.items()}
+    group = next(iter(bench.worker._groups.values()))
+    for step in range(20):
+        group.hear([(secret, 5)], step / 10)
+    assert group._voices.dominant == "ann-mic"
+    assert bench.plane.sources.get(by_mid["audio"]) == plain
+    assert bench.plane.sources.get(by_mid["video"]) is None
 
 
 async def test_a_gone_track_leaves_every_subscriber(bench: Bench) -> None:

@@ -5,6 +5,7 @@ import {
   type LocalTrackPublication,
   type Participant,
   type RemoteTrack,
+  type RemoteTrackPublication,
   Room,
   RoomEvent,
   Track,
@@ -104,8 +105,9 @@ class Toolbar {
 /** Plays sound; video elements belong to the tiles. */
 function playSound(room: Room): HTMLElement {
   const sounds = el("div", { hidden: true });
-  room.on(RoomEvent.TrackSubscribed, (track: RemoteTrack) => {
-    if (track.kind === Track.Kind.Audio) sounds.append(track.attach());
+  room.on(RoomEvent.TrackSubscribed, (track: RemoteTrack, publication: RemoteTrackPublication) => {
+    // Sound that somebody encrypts end to end would be noise: the page has no keys.
+    if (track.kind === Track.Kind.Audio && !publication.isEncrypted) sounds.append(track.attach());
   });
   room.on(RoomEvent.TrackUnsubscribed, (track: RemoteTrack) => {
     if (track.kind === Track.Kind.Audio) for (const element of track.detach()) element.remove();

@@ -52,7 +52,9 @@ export class Tile {
   /** Look again at tracks, name, mute and speaking; cheap, so it is called on every event. */
   refresh(): void {
     const publication = this.participant.getTrackPublication(this.source);
-    const shown = publication?.track && !publication.isMuted ? publication : undefined;
+    // Frames that somebody encrypts end to end cannot be shown: the page has no keys.
+    const sealed = !this.isSelf && !!publication?.isEncrypted;
+    const shown = publication?.track && !publication.isMuted && !sealed ? publication : undefined;
     if (shown?.track !== this.attached?.track || shown !== this.attached) {
       this.picture.replaceChildren();
       if (shown?.track) {
@@ -72,7 +74,7 @@ export class Tile {
     this.caption.textContent =
       (this.isSelf ? `${this.name} (you)` : this.name) +
       (screen ? ", screen" : muted ? ", muted" : "") +
-      (paused ? ", video paused" : "");
+      (sealed ? ", encrypted for others" : paused ? ", video paused" : "");
     this.element.classList.toggle("speaking", this.participant.isSpeaking && !screen);
     this.element.classList.toggle("screen", screen);
     this.element.classList.toggle("self", this.role === "self");

@@ -21,10 +21,13 @@ from bridge.conference.events import (
     Leg,
     LegChanged,
     MuteRuled,
+    TrackPublished,
+    TrackUnpublished,
     Unbound,
 )
 from bridge.conference.ids import Account, LegId, Network
 from bridge.conference.ports import ConferenceRecord
+from bridge.conference.secrecy import Divisions
 from bridge.gateway import Context, OutboxRow
 from bridge.gateways.matrix.ghosts import GhostBook
 from bridge.gateways.matrix.link import Denied, Link
@@ -60,6 +63,7 @@ class Outbound:
         )
         self._notices: asyncio.Queue[tuple[str, str, str]] = asyncio.Queue(MAX_NOTICES)
         self._overflowed = False
+        self._divisions = Divisions()
 
     # --- in ---------------------------------------------------------------------------------------------
 
@@ -91,6 +95,8 @@ class Outbound:
             for event in events:
                 self._apply(conference, event)
             self._tell_mutes(conference, [e for e in events if isinstance(e, MuteRuled)])
+            if any(isinstance(e, TrackPublished | TrackUnpublished | Left) for e in events):
+                self._tell_division(conference)
             if self._overflowed and self._events.empty():
                 try:
                     await self.reconcile()
@@ -165,6 +171,11 @@ class Outbound:
         verb = "muted" if first.muted else "unmuted"
         by = clean_name(first.by.name) or first.by.account.address
         text = f"{self._name(conference, first.target)} was {verb} by {by} ({what})."
+        for room in rooms_of(conference):
+            self.notice(room, text)
+
+    def _tell_division(self, conference: ConferenceRecord) -> None:
+        text = self._divisions.news(conference.id, self._context.view(conference.id))
         for room in rooms_of(conference):
             self.notice(room, text)
 

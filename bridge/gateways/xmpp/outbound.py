@@ -9,9 +9,17 @@ from collections.abc import Mapping
 from typing import Final
 
 from bridge.conference.errors import Refused, Unavailable
-from bridge.conference.events import Event, Joined, Left, MuteRuled
+from bridge.conference.events import (
+    Event,
+    Joined,
+    Left,
+    MuteRuled,
+    TrackPublished,
+    TrackUnpublished,
+)
 from bridge.conference.ids import Network
 from bridge.conference.ports import ConferenceRecord
+from bridge.conference.secrecy import Divisions
 from bridge.gateway import Context
 from bridge.gateways.xmpp.names import clean_name
 from bridge.gateways.xmpp.puppets import Puppets
@@ -30,14 +38,20 @@ class Outbound:
         self._context = context
         self._places = places
         self._said_s: dict[str, list[float]] = {}
+        self._divisions = Divisions()
 
     async def event(self, conference: ConferenceRecord, event: Event) -> None:
+        divided = ""
+        if isinstance(event, TrackPublished | TrackUnpublished | Left):
+            divided = self._divisions.news(conference.id, self._context.view(conference.id))
         for place in conference.places:
             found = self._places.get(place.address) if place.network is Network.XMPP else None
             if found is None:
                 continue
             try:
                 await self._to(*found, conference, event)
+                if divided:
+                    self._notice(found[0], divided)
             except (Refused, Unavailable) as why:
                 log.info("notice not given", extra={"why": str(why)})
 

@@ -425,6 +425,23 @@ async def test_a_mute_from_elsewhere_is_told_in_the_room() -> None:
         assert server.rooms[room].messages() == [(BOT, "Bob was muted by Admin (video).")]
 
 
+async def test_a_call_that_is_partly_encrypted_is_told_in_the_room_once() -> None:
+    async with play() as (server, here):
+        room = server.room(ALICE, BOT)
+        record = await here.conference(bound(room))
+        alice = await here.joins(record, ALICE, "Alice", Network.MATRIX)
+        bob = await here.joins(record, "bob@example.org", "Bob")
+        for number, (leg, encrypted) in enumerate(((alice, True), (bob, False), (alice, True))):
+            track = TrackId(f"TR_{number}")
+            source = TrackSource.MICROPHONE
+            await here.submit(
+                record, Publish(leg, track, TrackKind.AUDIO, source, encrypted=encrypted)
+            )
+        await until(lambda: bool(server.rooms[room].messages()))
+        (said,) = server.rooms[room].messages()
+        assert "Encrypted: Alice. Not encrypted: Bob." in said[1]
+
+
 async def test_a_muc_of_another_conference_is_not_taken_over() -> None:
     async with play() as (server, here):
         room = server.room(ALICE, BOT)

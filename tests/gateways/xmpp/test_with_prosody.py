@@ -4,13 +4,24 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from bridge.conference.commands import Join, Leave, Publish, Say
 from bridge.conference.errors import Unavailable
-from bridge.conference.events import Joined, MuteRuled
-from bridge.conference.ids import Account, Actor, LegId, Network, Receives, Role, TrackKind
+from bridge.conference.events import Joined, Leg, MuteRuled, Track, TrackPublished
+from bridge.conference.ids import (
+    Account,
+    Actor,
+    LegId,
+    Network,
+    Receives,
+    Role,
+    TrackId,
+    TrackKind,
+    TrackSource,
+)
 from bridge.gateways.xmpp.gateway import XmppGateway
 from tests.gateways.xmpp.fakes import CONFERENCE, MUC, House, line, make_leg, until
 from tests.peers import prosody
@@ -50,6 +61,12 @@ async def client(server: Prosody, name: str, *, room: str | None = MUC) -> Async
     finally:
         with contextlib.suppress(TimeoutError):
             await person.leave()
+
+
+def sending(leg: Leg, *, encrypted: bool) -> Leg:
+    kind, source = TrackKind.AUDIO, TrackSource.MICROPHONE
+    track = Track(TrackId(f"TR_{leg.id}"), leg.id, kind, source, encrypted=encrypted)
+    return replace(leg, tracks=(track,))
 
 
 def house_of(server: Prosody) -> House:
@@ -215,6 +232,14 @@ async def test_people_of_the_call_are_announced_and_enter() -> None:
             by = Actor(Account(Network.XMPP, "x@y"), Role.OWNER, "Zoe")
             door.notify(CONFERENCE, (MuteRuled(join.account, TrackKind.AUDIO, True, by),))
             await until(lambda: any("was muted by Zoe." in t["text"] for t in bob.texts))
+            # One who encrypts his frames and one who cannot: said where people read it.
+            secret = sending(make_leg(join), encrypted=True)
+            account = Account(Network.XMPP, f"bob@{server.domain}")
+            bobs = make_leg(replace(join, leg=LegId("PA_2"), account=account, name="Bob"))
+            house.legs += [secret, sending(bobs, encrypted=False)]
+            door.notify(CONFERENCE, (TrackPublished(secret, secret.tracks[0]),))
+            told = "Encrypted: Alice. Not encrypted: Bob."
+            await until(lambda: any(told in t["text"] for t in bob.texts))
 
 
 async def test_a_call_is_answered_with_a_leg_and_ends_with_it() -> None:
