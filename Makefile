@@ -74,7 +74,8 @@ check: .venv/.ready .venv/.engine ## format, lint, types, import law, stub test,
 format: .venv/.ready ## rewrite sources in the house format
 	.venv/bin/ruff format . && .venv/bin/ruff check --fix . ; cd engine && cargo fmt --all
 
-bench: .venv/.engine ## all benchmarks; results as dated JSON in bench/results
+bench: .venv/.engine ## all benchmarks (<= 12 minutes); a table, and a dated JSON file in bench/results
+	@demo/packages.sh bench/packages.txt || echo "without them what needs them is skipped"
 	$(PY) -m bench
 
 bench-quick: .venv/.engine ## ceiling probe and 1 -> 100 receivers through the worker

@@ -65,16 +65,30 @@ async def connect(
     async with asyncio.timeout(CONNECT_S):
         own.connect((udp.address, udp.port))
         await _check(own, ours, theirs)
-        profile, material = await _shake(own, certificate, theirs, is_client=is_client)
+        profile, material = await _shake(own, certificate, ours.pwd, theirs, is_client=is_client)
         return Keyed(own.fileno(), profile, material, ours.pwd, is_client)
 
 
-async def _receive(own: socket.socket, within_s: float) -> bytes | None:
+async def _receive(own: socket.socket, pwd: str, within_s: float) -> bytes | None:
+    """The next datagram; checks of the other side are answered on the way (libnice waits for that)."""
     try:
         async with asyncio.timeout(within_s):
-            return await asyncio.get_running_loop().sock_recv(own, 2_048)
+            while True:
+                datagram = await asyncio.get_running_loop().sock_recv(own, 2_048)
+                if datagram[:2] != b"\x00\x01":
+                    return datagram
+                _answer(own, pwd, datagram)
     except TimeoutError:
         return None
+
+
+def _answer(own: socket.socket, pwd: str, datagram: bytes) -> None:
+    request = stun.parse_message(datagram)
+    answer = stun.Message(stun.Method.BINDING, stun.Class.RESPONSE, request.transaction_id)
+    answer.attributes["XOR-MAPPED-ADDRESS"] = own.getpeername()
+    answer.add_message_integrity(pwd.encode())
+    answer.add_fingerprint()
+    own.send(bytes(answer))
 
 
 async def _check(own: socket.socket, ours: Transport, theirs: Transport) -> None:
@@ -87,13 +101,18 @@ async def _check(own: socket.socket, ours: Transport, theirs: Transport) -> None
         request.add_message_integrity(theirs.pwd.encode())
         request.add_fingerprint()
         own.send(bytes(request))
-        while datagram := await _receive(own, CHECK_S):
+        while datagram := await _receive(own, ours.pwd, CHECK_S):
             if datagram[:2] == b"\x01\x01" and datagram[8:20] == request.transaction_id:
                 return
 
 
 async def _shake(
-    own: socket.socket, certificate: Certificate, theirs: Transport, *, is_client: bool
+    own: socket.socket,
+    certificate: Certificate,
+    pwd: str,
+    theirs: Transport,
+    *,
+    is_client: bool,
 ) -> tuple[int, bytes]:
     association = Association(certificate, is_client=is_client, fingerprints=theirs.fingerprints)
     association.start()
@@ -101,7 +120,7 @@ async def _shake(
         for datagram in association.outgoing():
             own.send(datagram)
         due_s = association.retransmit_in_s()
-        heard = await _receive(own, 1.0 if due_s is None else due_s)
+        heard = await _receive(own, pwd, 1.0 if due_s is None else due_s)
         if heard is None:
             association.retransmit()
         elif 20 <= heard[0] <= 63:

@@ -41,7 +41,7 @@ _VIDEO: Final = (
 _AUDIO: Final = (
     Codec(111, "opus", 48_000, 2, (("useinbandfec", "1"),), (Feedback("transport-cc"),)),
 )
-_CODECS: Final = {MediaKind.VIDEO: _VIDEO, MediaKind.AUDIO: _AUDIO}
+CODECS: Final = {MediaKind.VIDEO: _VIDEO, MediaKind.AUDIO: _AUDIO}
 # As a browser: everything that costs the server a few bytes and cycles per copy. Ids as in `engine/bench`.
 _URIS: Final = {
     1: "urn:ietf:params:rtp-hdrext:sdes:mid",
@@ -134,7 +134,7 @@ class Peer:
                     kind=wanted.kind,
                     direction=Direction.RECVONLY,
                     transport=transport,
-                    codecs=_CODECS[wanted.kind],
+                    codecs=CODECS[wanted.kind],
                     extensions=extensions(wanted.kind),
                 )
             )
@@ -153,7 +153,7 @@ class Peer:
             kind=media.kind,
             direction=Direction.SENDONLY,
             transport=transport,
-            codecs=_CODECS[media.kind],
+            codecs=CODECS[media.kind],
             extensions=extensions(media.kind),
             # Rids speak for themselves; a single stream is announced.
             sources=() if has_rids else tuple(Source(ssrc) for ssrc in first.ssrcs),

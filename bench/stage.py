@@ -10,7 +10,7 @@ import contextlib
 import os
 import resource
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,7 +77,7 @@ class Stage:
         """The speakers, then everybody else, so many at the same time; each until its first decrypted packet."""
         for peer in self.speakers:
             await peer.open()
-        await _each(self.speakers, at_once, self._arrive)
+        await in_turn(self.speakers, at_once, self._arrive)
         for peer in self.speakers:
             for stream in peer.sending:
                 self.tool.send(stream)
@@ -92,7 +92,7 @@ class Stage:
                 first_ns = await self.tool.first_packet(peer.number, JOIN_S)
                 self.join_ms.append((first_ns - began_ns) / 1e6)
 
-        await _each(self.listeners, at_once, arrive)
+        await in_turn(self.listeners, at_once, arrive)
         self.join_cpu = machine.cpu(self.pid).since(before)
         self.join_wall_s = (now_ns() - started_ns) / 1e9
         await asyncio.sleep(CAUGHT_UP_S)
@@ -119,15 +119,16 @@ class Stage:
         return await measure(self.tool, self.pid, seconds)
 
 
-async def _each(peers: list[Peer], at_once: int, do: Any) -> None:
-    waiting = peers[::-1]
+async def in_turn(all_of: list[Any], at_once: int, do: Callable[[Any], Awaitable[None]]) -> None:
+    """`do` with each of them, so many at the same time."""
+    waiting = all_of[::-1]
 
     async def work() -> None:
         while waiting:
             await do(waiting.pop())
 
     async with asyncio.TaskGroup() as tasks:
-        for _ in range(min(at_once, len(peers))):
+        for _ in range(min(at_once, len(all_of))):
             tasks.create_task(work())
 
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Installs the Debian packages of packages.txt when root; otherwise prints the one line to run.
+# Installs the Debian packages of a list (packages.txt) when root; otherwise prints the one line to run.
 set -eu
 cd "$(dirname "$0")/.."
+list=${1:-packages.txt}
 missing=()
 while read -r name; do
   case "$name" in ''|'#'*) continue ;; esac
   dpkg-query -W -f='${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing+=("$name")
-done < packages.txt
+done < "$list"
 [ ${#missing[@]} -eq 0 ] && exit 0
 line="apt-get install -y --no-install-recommends ${missing[*]}"
 if [ "$(id -u)" = 0 ]; then

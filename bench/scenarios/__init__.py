@@ -10,7 +10,9 @@ from bench.scenarios import (
     d_rooms,
     e_twelve,
     f_viewers,
+    h_joins,
     i_poor_network,
+    j_janus,
 )
 from bench.scenarios.scenario import Scenario
 
@@ -23,6 +25,8 @@ ALL: dict[str, Scenario] = {
         d_rooms.SCENARIO,
         e_twelve.SCENARIO,
         f_viewers.SCENARIO,
+        h_joins.SCENARIO,
         i_poor_network.SCENARIO,
+        j_janus.SCENARIO,
     )
 }

@@ -1,0 +1,80 @@
+"""Janus: the same sender and receivers, one video to ten viewers at 25,000 and 50,000 copies/s; Janus, then ours.
+
+Ten, because Janus runs an event loop per viewer and is cheapest per copy with few of them.
+"""
+
+import statistics
+from typing import Any, Final
+
+from bench.cast import Cast, video
+from bench.goals import Goal, at_least, told
+from bench.janus import Absent, janus_stage
+from bench.scenarios.scenario import Effort, Result, Scenario
+from bench.stage import Setting, measure, stage
+
+VIEWERS: Final = 10
+RATES: Final = (25_000, 50_000)  # copies/s
+JOIN_RATE: Final = 100  # packets/s
+MODES: Final[dict[str, dict[str, str]]] = {"sendmmsg": {"PARLEY_NO_GSO": "1"}, "gso": {}}
+
+
+async def run(setting: Setting, effort: Effort, ceiling: float) -> Result:
+    found: Result = {"viewers": VIEWERS}
+    try:
+        found["janus"] = await _janus(effort)
+    except Absent as why:
+        found["skipped"] = str(why)
+    for mode, environment in MODES.items():
+        found[mode] = await _ours(Setting(setting.shards, environment), effort)
+    return found
+
+
+async def _janus(effort: Effort) -> Result:
+    media = video(JOIN_RATE)
+    async with janus_stage(VIEWERS) as scene:
+        await scene.join(media, 4)
+        runs: Result = {"version": scene.version}
+        for rate in RATES:
+            scene.tool.pace(rate // VIEWERS)
+            runs[str(rate)] = [
+                await measure(scene.tool, scene.pid, effort.seconds) for _ in range(effort.repeats)
+            ]
+        return runs
+
+
+async def _ours(setting: Setting, effort: Effort) -> Result:
+    cast = Cast(listeners=VIEWERS, media=(video(JOIN_RATE),), is_unlimited=True)
+    async with stage(cast, setting) as scene:
+        await scene.join()
+        runs: Result = {}
+        for rate in RATES:
+            scene.tool.pace(rate // VIEWERS)
+            runs[str(rate)] = [await scene.measure(effort.seconds) for _ in range(effort.repeats)]
+        return runs
+
+
+def _middle(runs: list[dict[str, Any]]) -> float:
+    return float(statistics.median(run["copies_per_cpu_s"] for run in runs))
+
+
+def goals(found: Result, ceiling: float) -> list[Goal]:
+    lines: list[Goal] = []
+    for rate in RATES:
+        ours = {mode: _middle(found[mode][str(rate)]) for mode in MODES}
+        if "janus" not in found:
+            lines += [told(f"{mode} at {rate:,} copies/s", ours[mode], digits=0) for mode in MODES]
+            continue
+        theirs = _middle(found["janus"][str(rate)])
+        lines += [
+            at_least(
+                f"sendmmsg against Janus at {rate:,} copies/s", ours["sendmmsg"] / theirs, 2.5, "x"
+            ),
+            at_least(f"GSO against Janus at {rate:,} copies/s", ours["gso"] / theirs, 4.0, "x"),
+            told(f"Janus' copies per CPU-second at {rate:,} copies/s", theirs, digits=0),
+        ]
+    return lines
+
+
+SCENARIO: Final = Scenario(
+    "J", "against Janus, 10 viewers", run, goals, "worker socket; Janus' API"
+)
