@@ -14,13 +14,17 @@ from bridge.conference.state import State
 
 
 class MemoryJournal:
-    """Keeps `ports.Journal`. `away` raises, `hangs` never answers, `rejects` is a broken event type."""
+    """Keeps `ports.Journal`. `away` raises, `hangs` never answers, `rejects` is a broken event type.
+
+    `loses_answers`: what is committed stays so, and nobody is told.
+    """
 
     def __init__(self, *records: ConferenceRecord) -> None:
         self.states = {record.id: State(record) for record in records}
         self.commits: list[tuple[tuple[Event, ...], Cause | None]] = []
         self.away = False
         self.hangs = False
+        self.loses_answers = False
         self.rejects: type[Event] | None = None
         self._said: set[tuple[str, str]] = set()
 
@@ -45,6 +49,8 @@ class MemoryJournal:
                 self._said.add((event.source, event.source_id))
         self.commits.append((tuple(events), cause))
         self.states[conference.id] = self.states[conference.id].after_all(events)
+        if self.loses_answers:
+            raise Unavailable("the answer is lost")
         return True
 
     async def restore(self, conference: ConferenceId) -> Restored | None:

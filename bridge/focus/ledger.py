@@ -7,7 +7,7 @@ Not here: SQL (`ports.Journal`), acting at once (`focus.focus`).
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +15,7 @@ from typing import Final
 from bridge.conference.commands import Command
 from bridge.conference.conference import Conference
 from bridge.conference.errors import ConferenceError, Unavailable
-from bridge.conference.events import Event, LegChanged, TrackMuted
+from bridge.conference.events import Event, LegChanged, Said, TrackMuted
 from bridge.conference.ports import Cause, ConferenceRecord, Journal
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ MAX_BUFFERED_EVENTS: Final = 10_000  # R3
 MAX_BATCH_EVENTS: Final = 256  # one fsync for a burst of joins, and still a short transaction
 COMMIT_TIMEOUT_S: Final = 10.0  # a black-holed database answers nothing at all
 AWAY_AFTER_S: Final = 2.0  # a commit that takes longer: stop letting people wait for theirs
+MAX_UNCERTAIN: Final = 1_024  # lines whose commit failed and may have landed all the same
 BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)  # R3: back within 5 s of the database's return
 
 Answer = asyncio.Future[tuple[Event, ...]]
@@ -67,6 +68,7 @@ class Ledger:
         self._empty.set()
         self._failures = 0
         self._commit_began: float | None = None
+        self._uncertain: OrderedDict[str, None] = OrderedDict()  # message ids
 
     @property
     def is_away(self) -> bool:
@@ -175,7 +177,7 @@ class Ledger:
         try:
             events = self._conference.decide(asked.command, self._now_ms())
             if events or asked.cause is not None:
-                is_new = await self._commit(record, events, asked.cause)
+                is_new = await self._commit_lines(record, events, asked.cause)
                 events = events if is_new else ()
         except ConferenceError as why:
             _fail(asked.answer, why)
@@ -189,6 +191,28 @@ class Ledger:
             self._publish(self._conference.record, events)
         if not asked.answer.done():
             asked.answer.set_result(events)
+
+    async def _commit_lines(
+        self, record: ConferenceRecord, events: Sequence[Event], cause: Cause | None
+    ) -> bool:
+        """As `_commit`, but a line that landed although its commit failed is new when it is tried again.
+
+        Nobody has heard of it: the answer of the first attempt never came, so nothing was published.
+        """
+        lines = [event.message_id for event in events if isinstance(event, Said)]
+        try:
+            is_new = await self._commit(record, events, cause)
+        except Unavailable:
+            for line in lines:
+                self._uncertain[line] = None
+                self._uncertain.move_to_end(line)
+            while len(self._uncertain) > MAX_UNCERTAIN:
+                self._uncertain.popitem(last=False)
+            raise
+        was_uncertain = not self._uncertain.keys().isdisjoint(lines)
+        for line in lines:
+            self._uncertain.pop(line, None)
+        return is_new or was_uncertain
 
     async def _commit(
         self, record: ConferenceRecord, events: Sequence[Event], cause: Cause | None

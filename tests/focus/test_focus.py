@@ -158,6 +158,23 @@ async def test_a_line_that_waits_behind_a_failing_commit_is_given_back() -> None
             await saying
 
 
+async def test_a_line_that_landed_though_its_commit_failed_is_told_once_by_the_next_attempt() -> (
+    None
+):
+    async with scene() as s:
+        s.journal.loses_answers = True
+        with pytest.raises(Unavailable):
+            await s.do(say(), Cause(4))
+        assert s.gateway.events == []
+        s.journal.loses_answers = False
+        (said,) = await s.do(say(), Cause(4))
+        assert isinstance(said, Said)
+        assert s.gateway.events == [said]
+        assert await s.do(say(), Cause(4)) == ()
+        assert s.gateway.events == [said]
+        assert s.journal.events == [said]
+
+
 async def test_a_black_holed_database_does_not_stop_the_focus(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

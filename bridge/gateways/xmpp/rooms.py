@@ -12,6 +12,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 from xml.etree.ElementTree import Element
 
@@ -34,7 +35,7 @@ REQUEST_S: Final = 10.0
 RETRY_FIRST_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
 REJOIN_S: Final = 30.0  # after somebody put us out
-QUEUE: Final = 1_000  # lines heard and not yet in the inbox
+QUEUE: Final = 1_000  # lines heard and not yet behind us
 MAX_PAGES: Final = 500  # of one catch-up
 LOOK_PAGES: Final = 20  # when looking for one of our own lines
 PROGRESS_EVERY_S: Final = 5.0  # the inbox deduplicates, so the mark may lag
@@ -42,6 +43,14 @@ OVERLAP_MS: Final = 60_000  # clocks of two servers
 FRESH_MS: Final = 60_000  # an older command found in the archive would surprise everybody
 MAX_ECHOES: Final = 4_096
 MAX_OWN_IDS: Final = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A live line in the order of the room. Ours is nothing to keep, but the mark moves with it."""
+
+    line: muc.Line
+    is_own: bool
 
 
 class Room:
@@ -73,7 +82,7 @@ class Room:
         self._nick = ""
         self._joined = False
         self._was_put_out = False
-        self._lines: asyncio.Queue[muc.Line | None] = asyncio.Queue(QUEUE)
+        self._lines: asyncio.Queue[_Heard | None] = asyncio.Queue(QUEUE)
         self._missed = False
         self._archive = Archive(wire, address, str(self.focus))
         self._own_ids: OrderedDict[str, None] = OrderedDict()
@@ -241,15 +250,19 @@ class Room:
             self._archive.result(*found)
             return
         line = muc.parse_line(message, self.address, now_ms())
-        if line is None or self._is_own_live(line):
-            if line is not None:
-                self._echo(line)
+        if line is None:
             return
-        self._hear(line)
+        is_own = self._is_own_live(line)
+        if is_own:
+            self._echo(line)
+        self._hear(_Heard(line, is_own))
 
-    def _hear(self, line: muc.Line) -> None:
+    def _hear(self, heard: _Heard) -> None:
+        """In line behind what was heard before, ours too: the mark must not pass a line that is not kept yet."""
+        if self._missed and self.has_archive:
+            return  # from the first line that found no room, the archive tells them all
         try:
-            self._lines.put_nowait(line)
+            self._lines.put_nowait(heard)
         except asyncio.QueueFull:
             self._missed = True  # the archive has it: caught up once the queue is empty
 
@@ -261,9 +274,11 @@ class Room:
 
     async def _serve(self) -> None:
         while self._joined:
-            line = await self._lines.get()  # unbounded: a room may be silent for days
-            if line is not None:
-                await self._keep(line)
+            heard = await self._lines.get()  # unbounded: a room may be silent for days
+            if heard is not None and heard.is_own:
+                self._advance(heard.line)
+            elif heard is not None:
+                await self._keep(heard.line)
             if self._missed and self._lines.empty():
                 self._missed = False
                 await self._catch_up()
@@ -332,6 +347,7 @@ class Room:
             for line in lines:
                 if await self._is_own(line):
                     self._echo(line)
+                    self._advance(line)
                 else:
                     await self._keep(line)
             if page.is_complete or not page.last:
@@ -403,7 +419,8 @@ class Room:
     def _is_own_live(self, line: muc.Line) -> bool:
         if line.is_delayed:
             return line.occupant_id in self._own_ids or line.message_id in self._echoes
-        return line.nick in self.own_nicks
+        # The occupant-id: what a killed process sent may be reflected before its puppet is back.
+        return line.nick in self.own_nicks or line.occupant_id in self._own_ids
 
     async def _is_own(self, line: muc.Line) -> bool:
         """As `_is_own_live`, for lines of the archive: nicknames may have changed hands since."""
@@ -436,7 +453,6 @@ class Room:
         self._echoes[line.message_id] = remote_id
         while len(self._echoes) > MAX_ECHOES:
             self._echoes.popitem(last=False)
-        self._advance(line)
         waiting = self._awaited.get(line.message_id)
         if waiting is not None and not waiting.done():
             waiting.set_result(remote_id)
