@@ -98,10 +98,15 @@ class ChannelMessage:
 
 @dataclass(frozen=True, slots=True)
 class Speaking:
-    """Levels 0..1 of everyone who speaks, loudest first. Sent to every leg of the conference."""
+    """Levels 0..1 of everyone who speaks, loudest first. Sent to every leg of the conference.
+
+    `recent`: the dominant speaker and those before, the latest first; `margin` 0..1: how clear the election is.
+    """
 
     levels: tuple[tuple[LegId, TrackId, float, bool], ...]
     dominant: TrackId | None
+    recent: tuple[TrackId, ...] = ()
+    margin: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,9 @@ class Engine:
         ("keyframe", subscription, None)      the first key frame since the last switch went out
         ("paused", subscription, None)        its link does not carry even the lowest layer any more; video only
         ("resumed", subscription, None)       it does again
-        ("levels", group, [(publication, level 0..127 in -dBov), ...])   <= 10/s, only who was heard
+        ("levels", group, [(publication, level, medium, long), ...])   <= 10/s, only who was heard: -dBov 0..127
+                        of the loudest packet, frames of speech in the last 0.1 s (0..5), blocks of it in the last
+                        second (0..10)
         ("overflow", 0, lost)                 the ring was full: `lost` events are missing
         """
     def open_transport(self, *, local_ufrag: str, local_pwd: str, offered_by_us: bool) -> int:
@@ -192,6 +194,11 @@ class Engine:
         """Highest simulcast layer to forward (0 lowest) and whether to forward at all. Switches at a key frame."""
     def set_priority(self, subscription: int, *, priority: int) -> None:
         """Who gets bandwidth first on a narrow link, 0..255: higher before lower, equals in turn. Audio is never held back."""
+    def set_loudest(self, group: int, *, places: int, dominant: int | None = None) -> None:
+        """Forward only so many audio publications of the group (up to 16), the loudest of the moment; 0 = all.
+
+        Ranked with every packet, with hysteresis, so that no onset is cut off; `dominant` stays among them.
+        """
     def unsubscribe(self, subscription: int) -> None: ...
     def fail_deliberately(self, transport: int) -> None:
         """Panic in the data-plane thread as if this transport had caused it; for tests (S15)."""
@@ -200,7 +207,8 @@ class Engine:
 
         Keys: "transports", "publications", "subscriptions" -> (handle, counters), "drops", "connections" and
         "relays" -> [(0, counters)]; of all threads together.
-        publication: packets, bytes, lost, nacks_sent, plis_sent, jitter (RTP units), layers, gated
+        publication: packets, bytes, lost, nacks_sent, plis_sent, jitter (RTP units), layers, gated,
+        off_stage (not forwarded because others were louder)
         subscription: packets, bytes, nacks, plis, retransmitted, first_sequence, last_sequence (extended)
         transport: packets_in, bytes_in, packets_out, bytes_out, auth_failures, replays, rtt_us,
         estimate_bps (what the link to the peer carries; 0 = it told nothing)

@@ -1,9 +1,10 @@
-"""A group of sessions that may receive each other's tracks: who speaks, who follows whom, which layers are wanted.
+"""A group of sessions that may receive each other's tracks: who follows whom, which layers are wanted, who is seen.
 
 A COMPACT session has one stream per kind; it follows the dominant speaker among the tracks it subscribed to,
 or, if it never subscribed to any, among all tracks of its group; never its own. While the dominant speaker
 has nothing of a kind, what was shown stays; first comes the first available.
-Not here: sessions' negotiation (`sfu.session`), speaker levels (`sfu.layers`).
+Not here: sessions' negotiation (`sfu.session`), who speaks (`sfu.speakers`), whose picture goes first
+(`sfu.pictures`).
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -11,8 +12,18 @@ from typing import TYPE_CHECKING, Final
 
 from sfu import protocol
 from sfu.description import MediaKind
-from sfu.layers import TOP_LAYER, SpeakerSelection, bandwidth_priority, top_layer, wanted_layer
+from sfu.layers import TOP_LAYER, bandwidth_priority, is_pinned, top_layer, wanted_layer
+from sfu.pictures import (
+    HELD_BACK_LAYER,
+    SCREEN_SHARE,
+    Picture,
+    chosen,
+    is_restrained,
+    ranked,
+    silenced,
+)
 from sfu.plane import Handle, Plane
+from sfu.speakers import RECENT, SpeakerSelection
 from sfu.tracks import Stream, Subscription, Track
 
 if TYPE_CHECKING:
@@ -38,6 +49,10 @@ class Group:
         self._report_s = _DEFAULT_REPORT_S
         self._reported_at = 0.0
         self._reported: tuple[tuple[protocol.SpeakerLevel, ...], str] = ((), "")
+        self.policy = protocol.Policy(group=name)
+        self._stage: tuple[int, Handle | None] = (0, None)  # as told to the engine
+        self._seen: tuple[tuple[Picture, ...], frozenset[str]] = ((), frozenset())
+        self._is_stale = False  # somebody's wishes changed since pictures were chosen
         self._is_anybody_active = False
         self._followed = ""  # the dominant track when followers last moved
         self._lowering: set[Track] = set()  # fewer layers wanted than their publishers know
@@ -48,11 +63,26 @@ class Group:
         """An interval of 0 turns speaker reports off."""
         interval_s = policy.speaker_interval_ms / 1_000
         self._report_s = max(interval_s, FASTEST_REPORT_S) if interval_s > 0 else 0.0
+        self.policy, self._is_stale = policy, True
+        for track in policy.muted:
+            self._silence(track)
+        self._set_stage()
 
-    def hear(self, levels: Iterable[tuple[Handle, int]], now: float) -> None:
-        by_publication = {t.publication: t for t in self.tracks.values() if t.is_open}
+    def hear(self, levels: Iterable[tuple[Handle, int, int, int]], now: float) -> None:
+        """What the engine reports (`_engine.pyi`, "levels")."""
+        muted = self.policy.muted
+        ids = {
+            track.publication: track.id
+            for track in self.tracks.values()
+            if track.is_open and track.id not in muted
+        }
         self._voices.hear(
-            [(by_publication[p].id, level) for p, level in levels if p in by_publication], now
+            [
+                (ids[handle], level, medium, long)
+                for handle, level, medium, long in levels
+                if handle in ids
+            ],
+            now,
         )
         self._is_anybody_active = True
         self.tick(now)
@@ -65,20 +95,44 @@ class Group:
             elif track.demand.advance(now):
                 self._lowering.discard(track)
                 self.tell_layers(track)
+        self._choose_pictures(now)
         if not self._is_anybody_active:
             return
-        dominant = self._voices.dominant
         self._is_anybody_active = self._voices.advance(now)
         if not self._is_anybody_active or now - self._reported_at >= self._report_s:
             self._report(now)
-        if dominant != self._followed:
+        if self._voices.dominant != self._followed:
             self.follow()
+            self._set_stage()
+            self._choose_pictures(now)
 
     def _report(self, now: float) -> None:
         state = (self._voices.speakers(), self._voices.dominant)
         if self._report_s and state != self._reported:
             self._reported, self._reported_at = state, now
-            self._emit(protocol.Speakers(group=self.name, levels=state[0], dominant=state[1]))
+            self._emit(
+                protocol.Speakers(
+                    group=self.name,
+                    levels=state[0],
+                    dominant=state[1],
+                    recent=self._voices.order[:RECENT],
+                    margin=self._voices.margin(now),
+                )
+            )
+
+    def _silence(self, track: str) -> None:
+        """It is no speaker (any more)."""
+        self._voices.forget(track)
+        self._is_anybody_active = True  # let the next tick report it
+
+    def _set_stage(self) -> None:
+        """Tell the engine how many voices are forwarded, and which of them in any case."""
+        dominant = self.tracks.get(self._voices.dominant)
+        places = self.policy.loudest
+        stage = (places, dominant.publication if dominant is not None and places else None)
+        if stage != self._stage:
+            self._stage = stage
+            self._plane.set_loudest(self.number, *stage)
 
     # --- tracks
 
@@ -99,33 +153,39 @@ class Group:
         if track.publication is not None:
             self._plane.set_gate(track.publication, is_open)
         if not is_open:
-            self._voices.forget(track.id)
-            self._is_anybody_active = True  # let the next tick report it
+            self._silence(track.id)
 
     def source_changed(self, track: Track) -> None:
         """The track got, lost or changed its engine publication, or the list of subscribers changed."""
         for subscription in self._subscriptions(track):
             self.feed(subscription)
         self.follow()
+        self._set_stage()
         self.count_layers(track)
 
     def feed(self, subscription: Subscription) -> None:
         """Make the engine carry what this subscription wants, as it wants it."""
-        self._carry(subscription.stream, subscription.track)
+        stream, track = subscription.stream, subscription.track
+        self._carry(stream, track)
+        if not stream.is_fed and track.kind is MediaKind.VIDEO and is_restrained(self.policy):
+            stream.is_held_back = True  # until the next tick knows better
+        self._is_stale = True
+        stream.is_fed = True
         self._set_layer(
-            subscription.stream,
-            wanted_layer(subscription.wish, subscription.track.layers),
-            paused=subscription.wish.paused,
+            stream,
+            wanted_layer(subscription.wish, track.layers),
+            paused=subscription.wish.paused or stream.is_held_back,
         )
         self._prioritise(subscription)
-        self._tell_starved(subscription)
+        self._tell_paused(subscription)
 
     def count_layers(self, track: Track) -> None:
         """Which layers somebody wants: more is told at once, less by a later `tick`."""
         if track.kind is not MediaKind.VIDEO or track.publication is None:
             return
+        self._is_stale = True
         wanted = [
-            wanted_layer(s.wish, track.layers)
+            HELD_BACK_LAYER if s.stream.is_held_back else wanted_layer(s.wish, track.layers)
             for s in self._subscriptions(track)
             if not s.wish.paused
         ]
@@ -143,6 +203,58 @@ class Group:
             self._emit(
                 protocol.LayersWanted(session=track.session, track=track.id, highest=highest)
             )
+
+    # --- whose picture
+
+    def _choose_pictures(self, now: float) -> None:
+        """Hold back and let go as the policy says, when anything that matters changed."""
+        is_on = is_restrained(self.policy)
+        if not is_on and not self._is_stale:
+            return
+        seen = self._rank(now) if is_on else ((), frozenset[str]())
+        if seen == self._seen and not self._is_stale:
+            return
+        self._seen, self._is_stale = seen, False
+        changed: dict[str, Track] = {}
+        for session in self.sessions.values():
+            if session.down.is_compact:
+                continue
+            mine = {
+                track: s
+                for track, s in session.down.subscriptions.items()
+                if s.track.kind is MediaKind.VIDEO
+            }
+            wanted = [track for track, s in mine.items() if not s.wish.paused]
+            pinned = [track for track in wanted if is_pinned(mine[track].wish)]
+            visible = chosen(wanted, pinned, *seen, self.policy.last_n) if is_on else wanted
+            for track, subscription in mine.items():
+                is_held_back = track in wanted and track not in visible
+                if subscription.stream.is_held_back != is_held_back:
+                    subscription.stream.is_held_back = is_held_back
+                    self.feed(subscription)
+                    changed[track] = subscription.track
+        for video in changed.values():
+            self.count_layers(video)
+        self._is_stale = False  # feeding is no change of wishes
+
+    def _rank(self, now: float) -> tuple[tuple[Picture, ...], frozenset[str]]:
+        """(pictures, best first; those of the silent)"""
+        pictures: list[Picture] = []
+        spoke_at: dict[str, float] = {}
+        for track in self.tracks.values():
+            track.since = track.since or now
+            if track.kind is MediaKind.VIDEO:
+                is_screen = track.source == SCREEN_SHARE
+                pictures.append(Picture(track.id, track.session, is_screen, track.since))
+            elif (at := self._voices.spoke_at(track.id)) is not None:
+                spoke_at[track.session] = max(at, spoke_at.get(track.session, at))
+        speakers = dict.fromkeys(
+            self.tracks[track].session for track in self._voices.order if track in self.tracks
+        )
+        return (
+            ranked(pictures, tuple(speakers), self.policy),
+            silenced(pictures, spoke_at, self.policy, now),
+        )
 
     # --- followers
 
@@ -174,20 +286,21 @@ class Group:
             for subscription in session.down.subscriptions.values():
                 if subscription.stream.subscription == handle:
                     subscription.stream.is_starved = is_starved
-                    self._tell_starved(subscription)
+                    self._tell_paused(subscription)
                     return True
         return False
 
-    def _tell_starved(self, subscription: Subscription) -> None:
+    def _tell_paused(self, subscription: Subscription) -> None:
         stream = subscription.stream
-        if stream.is_starved == stream.is_told_starved:
+        is_paused = stream.is_starved or stream.is_held_back
+        if is_paused == stream.is_told_paused:
             return
-        stream.is_told_starved = stream.is_starved
+        stream.is_told_paused = is_paused
         self._emit(
             protocol.StreamState(
                 session=subscription.session,
                 track=subscription.track.id,
-                paused=stream.is_starved,
+                paused=is_paused,
             )
         )
 
@@ -210,6 +323,11 @@ class Group:
             if track.session in sessions and track.kind is MediaKind.VIDEO:
                 for subscription in self._subscriptions(track):
                     self._prioritise(subscription)
+
+    def close(self) -> None:
+        """The last session is gone."""
+        if self._stage[0]:
+            self._plane.set_loudest(self.number, 0, None)
 
     # --- inside
 

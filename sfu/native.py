@@ -175,6 +175,9 @@ class NativePlane:
     def set_priority(self, subscription: Handle, priority: int) -> None:
         self._engine.set_priority(subscription, priority=priority)
 
+    def set_loudest(self, group: int, places: int, dominant: Handle | None) -> None:
+        self._engine.set_loudest(group, places=places, dominant=dominant)
+
     def unsubscribe(self, subscription: Handle) -> None:
         self._engine.unsubscribe(subscription)
 

@@ -149,10 +149,24 @@ class Limits(_Message, frozen=True):
 
 
 class Policy(_Message, frozen=True):
-    """Group-wide settings: whether speakers are reported, and how often (at most 10/s)."""
+    """Group-wide settings, all at once: how often speakers are reported (at most 10/s), what is forwarded.
+
+    last_n:        pictures each session receives at most; 0 = all
+    quiet_video_s: a picture whose publisher was silent for so long is held back; 0 = never
+    loudest:       voices forwarded at most (up to 16), the dominant speaker among them; 0 = all
+    moderators:    sessions whose pictures go before those of recent speakers
+    audience:      sessions whose pictures are forwarded only while they speak
+    muted:         tracks that are no speakers, whatever they send
+    """
 
     group: str
     speaker_interval_ms: int = 250
+    last_n: int = 0
+    quiet_video_s: float = 0.0
+    loudest: int = 0
+    moderators: tuple[str, ...] = ()
+    audience: tuple[str, ...] = ()
+    muted: tuple[str, ...] = ()
 
 
 class Send(_Message, frozen=True):
@@ -265,6 +279,7 @@ class Snapshot(_Message, frozen=True):
     sessions: tuple[SessionState, ...]
     tracks: tuple[TrackState, ...]
     subscriptions: tuple[SubscriptionState, ...]
+    policies: tuple[Policy, ...] = ()  # of groups that have another than the default
 
 
 class TrackStatistics(_Message, frozen=True):
@@ -362,7 +377,7 @@ class LayersWanted(_Message, frozen=True):
 
 
 class StreamState(_Message, frozen=True):
-    """A subscription was paused by us for want of bandwidth, or runs again."""
+    """A subscription was paused by us, for want of bandwidth or by the group's policy, or runs again."""
 
     session: str
     track: str
@@ -378,11 +393,17 @@ class SpeakerLevel(_Message, frozen=True):
 
 
 class Speakers(_Message, frozen=True):
-    """Everyone of the group who speaks, loudest first; who is absent is silent. `dominant` is a track or empty."""
+    """Everyone of the group who speaks, loudest first; who is absent is silent. `dominant` is a track or empty.
+
+    `recent`: the dominant speaker and up to four before, the latest first. `margin`: how far the dominant speaker
+    is ahead of everybody else in the last second, 0.0 .. 1.0.
+    """
 
     group: str
     levels: tuple[SpeakerLevel, ...]
     dominant: str = ""
+    recent: tuple[str, ...] = ()
+    margin: float = 0.0
 
 
 class Quality(_Message, frozen=True):

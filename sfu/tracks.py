@@ -29,6 +29,7 @@ class Track:
     encrypted: bool
     cname: str  # of the publisher: what belongs together plays together
     is_open: bool = True  # the gate
+    since: float = 0.0  # when it was announced, by the worker's clock
     mid: str = ""
     publication: Handle | None = None
     codecs: tuple[Codec, ...] = ()  # as negotiated, to name payload types
@@ -97,13 +98,16 @@ class Stream:
     paused: bool = False
     priority: int = 0  # 0 is where the engine begins
     is_starved: bool = False  # the engine holds it back for want of bandwidth
-    is_told_starved: bool = False  # what the subscriber knows of that
+    is_held_back: bool = False  # the policy does
+    is_fed: bool = False  # the engine was told what to carry
+    is_told_paused: bool = False  # what the subscriber knows of both
 
     def detached(self) -> None:
         """The engine no longer has it."""
         self.subscription, self.carried, self.source = None, "", ""
         self.max_layer, self.paused = -1, False
         self.priority, self.is_starved = 0, False
+        self.is_held_back, self.is_fed = False, False
 
     @classmethod
     def new(cls, kind: MediaKind, cname: str) -> "Stream":

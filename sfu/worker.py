@@ -204,6 +204,11 @@ class Worker:
                 for session in sessions
                 for subscription in session.down.subscriptions.values()
             ),
+            policies=tuple(
+                group.policy
+                for group in self._groups.values()
+                if group.policy != protocol.Policy(group.name)
+            ),
         )
 
     def drain(self) -> None:
@@ -354,6 +359,7 @@ class Worker:
         group.sessions.pop(session.name, None)
         if not group.sessions and self._groups.get(group.name) is group:
             del self._groups[group.name]
+            group.close()
 
     def _index(self, session: Session) -> None:
         for handle in session.transport_handles():

@@ -10,6 +10,7 @@ from importlib import import_module
 
 from bridge.app.delivery import Delivery
 from bridge.app.ghosts import ComputedGhosts
+from bridge.app.policies import policies
 from bridge.app.worker import MediaWorker
 from bridge.conference.commands import Command
 from bridge.conference.events import Event, Leg
@@ -52,6 +53,7 @@ class Parts:
             self._deliver_signal,
             self._submit_for_media,
             on_lost=worker.lost,
+            policies=policies(config),
         )
         context = Context(
             config=config,

@@ -130,6 +130,19 @@ class WebSection(Section):
     token_ttl_s: int = Field(default=3_600, ge=60, le=21_600)
 
 
+class PolicySection(Section):
+    """What is forwarded in large conferences; 0 = everything. See `sfu.protocol.Policy`.
+
+    last_n: pictures each person receives; quiet_video_s: silence after which a picture is held back; loudest:
+    voices forwarded; audience: roles whose pictures are forwarded only while they speak.
+    """
+
+    last_n: int = Field(default=0, ge=0, le=1000)
+    quiet_video_s: float = Field(default=0, ge=0, le=86_400)
+    loudest: int = Field(default=0, ge=0, le=16)
+    audience: tuple[Literal["guest", "member"], ...] = ()
+
+
 class ConferenceSection(Section):
     """A conference that exists from the start, with the places it is bound to."""
 
@@ -137,6 +150,7 @@ class ConferenceSection(Section):
     title: str = ""
     matrix: tuple[str, ...] = ()
     xmpp: tuple[str, ...] = ()
+    policy: PolicySection | None = None  # instead of everybody's
 
 
 class ClusterSection(Section):
@@ -164,6 +178,7 @@ class Config(Section):
     matrix: MatrixSection | None = None
     xmpp: XmppSection | None = None
     web: WebSection | None = None
+    policy: PolicySection = PolicySection()
     conferences: tuple[ConferenceSection, ...] = ()
     cluster: ClusterSection = ClusterSection()
     log: LogSection = LogSection()

@@ -25,6 +25,7 @@ from bridge.conference.ids import (
 from bridge.conference.ports import ConferenceRecord
 from bridge.gateway import MediaSignal, SessionOver, Store
 from bridge.media.lane import Lane
+from bridge.media.policy import StreamPolicy
 from bridge.media.readoption import Readopted, correct, hold, keep_choices, match
 from bridge.media.room import Room, Session
 from bridge.media.rows import Rows
@@ -64,6 +65,7 @@ class WorkerMedia:
         submit: Submit,
         *,
         on_lost: Callable[[], None] = lambda: None,
+        policies: Callable[[ConferenceRecord], StreamPolicy] = lambda _: StreamPolicy(),
         leave_after_s: float = LEAVE_AFTER_S,
     ) -> None:
         self._worker = worker
@@ -71,6 +73,7 @@ class WorkerMedia:
         self._deliver = deliver
         self._voice = Voice(submit, tasks)
         self._on_lost = on_lost
+        self._policies = policies
         self._leave_after_s = leave_after_s
         self._rows = Rows(store, tasks)
         self._rooms: dict[ConferenceId, Room] = {}
@@ -93,7 +96,7 @@ class WorkerMedia:
         """
         snapshot = await self._first_snapshot()
         for record, legs in live.items():
-            room = self._rooms[record.id] = Room(record.id, record)
+            room = self._rooms[record.id] = Room(record.id, record, rules=self._policies(record))
             for leg in legs:
                 self._room_of_leg[leg.id] = room
                 room.enter(leg)  # what it would send is planned again below
@@ -164,7 +167,7 @@ class WorkerMedia:
     def notify(self, conference: ConferenceRecord, events: Sequence[Event]) -> None:
         """Keeps `ports.Listener`; the first of them, so that gates are shut before anybody is told."""
         room = self._room(conference.id)
-        room.record = conference
+        room.record, room.rules = conference, self._policies(conference)
         for event in events:
             names: tuple[str, ...] = ()
             if isinstance(event, Left):

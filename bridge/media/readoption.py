@@ -66,6 +66,10 @@ def match(known: Iterable[str], snapshot: protocol.Snapshot) -> Match:
 
 def correct(room: Room, snapshot: protocol.Snapshot) -> None:
     """Make what the room believes to have told the worker equal to what the worker has."""
+    room.forget_policy()
+    for policy in snapshot.policies:
+        if policy.group == room.conference:
+            room.policy = policy
     for state in snapshot.tracks:
         if state.session in room.sessions:
             room.publishers[TrackId(state.track)] = state.session

@@ -22,6 +22,7 @@ from bridge.conference.events import (
 )
 from bridge.conference.ids import ConferenceId, LegId, LegState, TrackId
 from bridge.conference.ports import ConferenceRecord
+from bridge.media.policy import StreamPolicy, command
 from sfu import protocol
 from sfu.description import Wish
 
@@ -61,7 +62,12 @@ class Room:
     choices: dict[tuple[LegId, TrackId], bool] = field(default_factory=dict)
     wishes: dict[tuple[LegId, TrackId], Wish] = field(default_factory=dict)
     told: dict[LegId, LegState] = field(default_factory=dict)  # what the conference was told
+    rules: StreamPolicy = field(default_factory=StreamPolicy)
+    policy: protocol.Policy = field(init=False)  # as told
     _tracks: dict[TrackId, Track] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.forget_policy()
 
     @property
     def is_empty(self) -> bool:
@@ -78,13 +84,16 @@ class Room:
         return LegState.LOST if Transport.SILENT in transports else None
 
     def audible(self, track: TrackId) -> Track | None:
-        """The published track, unless nobody may hear it."""
+        """The published track, unless nobody may hear it or its publisher muted it."""
         known = self._tracks.get(track)
-        return known if known is not None and self._gate(known) else None
+        return known if known is not None and self._gate(known) and not known.muted else None
 
     # --- the conference's events -----------------------------------------------------------------------
 
     def apply(self, event: Event) -> list[protocol.Command]:
+        return [*self._apply(event), *self._plan_policy()]
+
+    def _apply(self, event: Event) -> list[protocol.Command]:
         match event:
             case Joined(leg):
                 return self.enter(leg)
@@ -145,7 +154,7 @@ class Room:
     def opened(self, session: Session) -> list[protocol.Command]:
         self.sessions[session.name] = session
         self.subscribed[session.name] = set()
-        return self._plan_session(session)
+        return [*self._plan_policy(), *self._plan_session(session)]
 
     def heard(self, session: Session, event: protocol.Connected | protocol.Disconnected) -> None:
         is_up = isinstance(event, protocol.Connected)
@@ -155,6 +164,8 @@ class Room:
         """The session is gone, or told to go: with it its publications and subscriptions."""
         self.sessions.pop(name, None)
         self.subscribed.pop(name, None)
+        if not self.sessions:
+            self.forget_policy()
         for track in [t for t, publisher in self.publishers.items() if publisher == name]:
             del self.publishers[track]
             self.gates.pop(track, None)
@@ -196,7 +207,7 @@ class Room:
 
     def plan_all(self) -> list[protocol.Command]:
         """The difference between what should be and what the worker has (as last told, or as its snapshot says)."""
-        commands: list[protocol.Command] = []
+        commands: list[protocol.Command] = [*self._plan_policy()]
         for track in self._tracks.values():
             commands += self._plan_gate(track)
         for session in self.sessions.values():
@@ -212,6 +223,18 @@ class Room:
                 self.gates.pop(TrackId(track), None)
             case _:
                 pass
+
+    def _plan_policy(self) -> Iterable[protocol.Command]:
+        sessions = ((session.name, session.leg) for session in self.sessions.values())
+        policy = command(self.conference, self.rules, self.legs, sessions)
+        if policy == self.policy or not self.sessions:
+            return ()
+        self.policy = policy
+        return (policy,)
+
+    def forget_policy(self) -> None:
+        """The worker knows a group while it has sessions; a new one begins without rules."""
+        self.policy = protocol.Policy(self.conference)
 
     def _plan_session(self, session: Session) -> list[protocol.Command]:
         return [c for track in tuple(self._tracks) for c in self._plan(session, track)]

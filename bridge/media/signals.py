@@ -51,4 +51,10 @@ def speaking(room: Room, event: protocol.Speakers) -> Speaking:
         if track is not None:
             levels.append((track.leg, track.id, level.level, level.active))
     dominant = room.audible(TrackId(event.dominant)) if event.dominant else None
-    return Speaking(tuple(levels), None if dominant is None else dominant.id)
+    recent = [room.audible(TrackId(track)) for track in event.recent]
+    return Speaking(
+        tuple(levels),
+        None if dominant is None else dominant.id,
+        tuple(track.id for track in recent if track is not None),
+        event.margin,
+    )

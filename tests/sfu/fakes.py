@@ -107,6 +107,7 @@ class FakePlane:
     subscriptions: dict[int, Sending] = field(default_factory=dict)
     sources: dict[int, int | None] = field(default_factory=dict)
     layers: dict[int, tuple[int, bool]] = field(default_factory=dict)
+    loudest: dict[int, tuple[int, int | None]] = field(default_factory=dict)
     priorities: dict[int, int] = field(default_factory=dict)
     sent: list[tuple[int, bytes]] = field(default_factory=list)
     keys: dict[int, tuple[int, bytes, bool]] = field(default_factory=dict)
@@ -188,6 +189,9 @@ class FakePlane:
 
     def set_priority(self, subscription: int, priority: int) -> None:
         self.priorities[subscription] = priority
+
+    def set_loudest(self, group: int, places: int, dominant: int | None) -> None:
+        self.loudest[group] = (places, dominant)
 
     def unsubscribe(self, subscription: int) -> None:
         self.subscriptions.pop(subscription)

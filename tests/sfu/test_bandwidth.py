@@ -59,7 +59,7 @@ async def test_who_speaks_goes_first_and_who_is_pinned_before(
     (voice,) = set(bench.plane.publications) - before
     group = next(iter(bench.worker._groups.values()))
     for step in range(10):
-        group.hear([(voice, 20)], 1.0 + step / 10)
+        group.hear([(voice, 20, 5, min(step, 10))], 1.0 + step / 10)
     assert bench.plane.priorities == {handles["eve"]: SPEAKER_PRIORITY}
     bench.done(protocol.Want("bob", "ann-cam", Wish(priority=9)))
     assert bench.plane.priorities[handles["ann"]] > SPEAKER_PRIORITY

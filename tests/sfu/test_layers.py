@@ -1,4 +1,4 @@
-"""Which layer a wish means, and who speaks."""
+"""Which layer a wish means, and what a publisher hears of that."""
 
 import pytest
 from hypothesis import given
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sfu.description import LayerSpec, MediaKind, Wish
 from sfu.group import choose
-from sfu.layers import CHALLENGE_S, HOLD_S, SpeakerSelection, wanted_layer
+from sfu.layers import LOWER_AFTER_S, LayerDemand, top_layer, wanted_layer
 from sfu.tracks import Track
 
 LAYERS = (LayerSpec("q", 320, 180), LayerSpec("h", 640, 360), LayerSpec("f", 1280, 720))
@@ -35,59 +35,24 @@ def test_a_layer_always_exists(width: int, height: int, quality: int, count: int
     assert 0 <= layer <= (max(len(layers) - 1, 0) if layers else 2)
 
 
-def speak(
-    selection: SpeakerSelection, levels: dict[str, int], start: float, seconds: float
-) -> float:
-    now = start
-    while now < start + seconds:
-        selection.hear(levels.items(), now)
-        now += 0.1
-    return now
-
-
-def test_speech_is_active_and_noise_is_not() -> None:
-    selection = SpeakerSelection()
-    speak(selection, {"voice": 25, "noise": 75}, 0, 2)
-    assert [s.track for s in selection.speakers()] == ["voice"]
-    assert selection.dominant == "voice"
-    assert 0.0 < selection.speakers()[0].level < 0.1
-
-
-def test_a_pause_between_words_changes_nothing_a_longer_one_does() -> None:
-    selection = SpeakerSelection()
-    now = speak(selection, {"a": 20}, 0, 2)
-    assert selection.advance(now + HOLD_S / 2)
-    assert not selection.advance(now + HOLD_S * 3)
-    assert selection.speakers() == ()
-    assert selection.dominant == "a", "who spoke last stays dominant through silence"
-
-
-def test_a_cough_does_not_take_over_and_a_louder_voice_does() -> None:
-    selection = SpeakerSelection()
-    now = speak(selection, {"a": 35}, 0, 2)
-    now = speak(selection, {"a": 35, "b": 10}, now, CHALLENGE_S * 0.6)
-    assert selection.dominant == "a"
-    now = speak(selection, {"a": 35, "b": 90}, now, 2)
-    assert selection.dominant == "a"
-    speak(selection, {"a": 35, "b": 15}, now, 3)
-    assert selection.dominant == "b"
-
-
-def test_two_equal_voices_do_not_flicker() -> None:
-    selection = SpeakerSelection()
-    now, seen = speak(selection, {"a": 30, "b": 30}, 0, 1), set()
-    for turn in range(100):
-        now = speak(selection, {"a": 30 - turn % 3, "b": 30 + turn % 3}, now, 0.2)
-        seen.add(selection.dominant)
-    assert len(seen) == 1
-
-
-def test_a_forgotten_track_speaks_no_more() -> None:
-    selection = SpeakerSelection()
-    speak(selection, {"a": 20}, 0, 1)
-    selection.forget("a")
-    assert selection.speakers() == ()
-    assert selection.dominant == ""
+@given(st.lists(st.tuples(st.integers(-1, 2), st.floats(0, 4)), max_size=50))
+def test_a_publisher_hears_of_more_at_once_and_of_less_later(
+    wishes: list[tuple[int, float]],
+) -> None:
+    demand, now, since, sends = LayerDemand(), 0.0, 0.0, 2
+    for highest, seconds in wishes:
+        if demand.want(highest, top_layer(LAYERS)):
+            assert demand.told is not None
+            assert demand.told > sends
+            sends = demand.told
+        assert sends >= highest, "what is wanted is sent"
+        since = now
+        while now < since + seconds:
+            now += 0.1
+            if demand.is_waiting and demand.advance(now):
+                assert demand.told == highest
+                sends = highest
+        assert sends == highest or now - since < LOWER_AFTER_S + 0.2
 
 
 def track(name: str, session: str, *, is_live: bool = False, publication: int | None = 1) -> Track:

@@ -451,10 +451,10 @@ async def test_a_compact_session_follows_the_speaker(bench: Bench) -> None:
     assert bench.plane.sources[by_mid["video"]] == cam
     group = next(iter(bench.worker._groups.values()))
     for _ in range(10):
-        group.hear([(eve, 20), (own, 70)], 1.0)
+        group.hear([(eve, 20, 5, 10), (own, 70, 0, 0)], 1.0)
     assert bench.plane.sources[by_mid["audio"]] == eve
     for step in range(40):
-        group.hear([(own, 5)], 10.0 + step / 10)
+        group.hear([(own, 5, 5, 10)], 10.0 + step / 10)
     assert group._voices.dominant == "dino-mic"
     assert bench.plane.sources[by_mid["audio"]] == eve, "never its own track"
 
@@ -478,7 +478,7 @@ async def test_a_compact_session_never_gets_what_is_encrypted(bench: Bench) -> N
     by_mid = {stream.mid: h for h, stream in bench.plane.subscriptions.items()}
     group = next(iter(bench.worker._groups.values()))
     for step in range(20):
-        group.hear([(secret, 5)], step / 10)
+        group.hear([(secret, 5, 5, 10)], step / 10)
     assert group._voices.dominant == "ann-mic"
     assert bench.plane.sources.get(by_mid["audio"]) == plain
     assert bench.plane.sources.get(by_mid["video"]) is None

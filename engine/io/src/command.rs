@@ -7,7 +7,7 @@ use parley_core::srtp::Profile;
 use parley_core::wire::Output;
 
 /// One method of `sfu._engine.Engine` each, in the order given.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[allow(missing_docs)] // the fields are the plane's arguments
 pub enum Command {
     /// `Plane::open_transport`
@@ -80,6 +80,12 @@ pub enum Command {
     },
     /// `Plane::set_priority`
     SetPriority { id: SubscriptionId, priority: u8 },
+    /// `Plane::set_loudest`; concerns every shard.
+    SetLoudest {
+        group: GroupId,
+        places: u8,
+        dominant: Option<PublicationId>,
+    },
     /// `Plane::unsubscribe`
     Unsubscribe { id: SubscriptionId },
     /// `Plane::fail_deliberately`
@@ -87,9 +93,9 @@ pub enum Command {
 }
 
 impl Command {
-    /// The handle it is about, which names the shard that carries it out.
-    pub(crate) fn about(&self) -> u64 {
-        match self {
+    /// The handle it is about, which names the shard that carries it out; None: every shard does.
+    pub(crate) fn about(&self) -> Option<u64> {
+        Some(match self {
             Self::OpenTransport { id, .. }
             | Self::SetRemote { id, .. }
             | Self::RestartIce { id, .. }
@@ -107,7 +113,8 @@ impl Command {
             | Self::SetLayer { id, .. }
             | Self::SetPriority { id, .. }
             | Self::Unsubscribe { id } => id.0,
-        }
+            Self::SetLoudest { .. } => return None,
+        })
     }
 
     /// Do it.
@@ -178,6 +185,11 @@ impl Command {
                 plane.set_layer(id, max_layer, paused, now, out);
             }
             Self::SetPriority { id, priority } => plane.set_priority(id, priority),
+            Self::SetLoudest {
+                group,
+                places,
+                dominant,
+            } => plane.set_loudest(group, places, dominant),
             Self::Unsubscribe { id } => plane.unsubscribe(id, now, out),
             Self::FailDeliberately { id } => plane.fail_deliberately(id),
         }

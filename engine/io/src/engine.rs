@@ -199,13 +199,19 @@ impl Engine {
     /// # Errors
     /// `Full`.
     pub fn submit(&self, command: Command) -> Result<(), Full> {
-        use std::sync::mpsc::TrySendError;
-        let Some(shard) = self
-            .shards
-            .get(usize::from(homes::home_of(command.about())))
-        else {
-            return Ok(());
+        let Some(handle) = command.about() else {
+            return self
+                .shards
+                .iter()
+                .try_for_each(|shard| Self::queue(shard, command.clone()));
         };
+        let home = usize::from(homes::home_of(handle));
+        let shard = self.shards.get(home);
+        shard.map_or(Ok(()), |shard| Self::queue(shard, command))
+    }
+
+    fn queue(shard: &Handle, command: Command) -> Result<(), Full> {
+        use std::sync::mpsc::TrySendError;
         match shard.commands.try_send(command) {
             Ok(()) => {
                 shard.seat.bell.wake.signal();

@@ -380,6 +380,25 @@ impl Engine {
         self.submit(py, Command::SetPriority { id, priority })
     }
 
+    #[pyo3(signature = (group, *, places, dominant=None))]
+    fn set_loudest(
+        &self,
+        py: Python<'_>,
+        group: u64,
+        places: u8,
+        dominant: Option<u64>,
+    ) -> PyResult<()> {
+        let (group, dominant) = (GroupId(group), dominant.map(PublicationId));
+        self.submit(
+            py,
+            Command::SetLoudest {
+                group,
+                places,
+                dominant,
+            },
+        )
+    }
+
     fn unsubscribe(&self, py: Python<'_>, subscription: u64) -> PyResult<()> {
         self.submit(
             py,
@@ -431,7 +450,7 @@ fn event_to_python(py: Python<'_>, event: Event) -> PyResult<Bound<'_, PyAny>> {
         Event::Media(media::Event::Levels(group, levels)) => {
             let levels: Vec<_> = levels
                 .into_iter()
-                .map(|(id, level)| (id.0, level))
+                .map(|heard| (heard.publication.0, heard.level, heard.medium, heard.long))
                 .collect();
             ("levels", group.0, levels).into_pyobject(py)?
         }
@@ -451,6 +470,7 @@ fn report_to_python(report: &Report) -> BTreeMap<&'static str, Rows> {
             ("jitter", own.jitter),
             ("layers", own.layers),
             ("gated", own.gated),
+            ("off_stage", own.off_stage),
         ]);
         (id.0, row)
     });

@@ -151,6 +151,9 @@ impl Router {
         if self.held.publication == publication {
             self.release(now, sink);
         }
+        if !self.is_on_stage(publication, meta.values.audio_level, copied.newest, now) {
+            return;
+        }
         let Some(publication) = &self.publications[publication as usize] else {
             return;
         };

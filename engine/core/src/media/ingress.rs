@@ -99,10 +99,12 @@ impl Router {
         if !values.capture_time.is_empty() {
             translate_capture_time(transport.offset, values, packet);
         }
-        if publication.is_level_guessed(codec) {
+        let is_guessed = publication.is_level_guessed(codec);
+        if is_guessed {
             values.audio_level = Some(opus::level(header.payload.of(packet)));
         }
         if let Some(level) = values.audio_level.filter(|_| admitted.newest) {
+            publication.activity.hear(level & 0x7f, is_guessed, now);
             if publication.hear(level & 0x7f) {
                 let due = self.levels.hear(publication.group, stream.publication, now);
                 wake(&mut self.wake, due);

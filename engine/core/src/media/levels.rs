@@ -1,11 +1,24 @@
 //! Who was heard, per group: at most ten reports a second, loudest level of the interval (RFC 6464).
 //!
-//! Not here: who is the active speaker (Python's layer policy), the levels themselves (`rtp::Values`).
+//! Not here: who is the dominant speaker (`sfu/speakers.py`), the levels themselves (`rtp::Values`).
 
-use crate::id::{GroupId, Micros};
+use crate::id::{GroupId, Micros, PublicationId};
 
 /// Between two reports.
 pub const INTERVAL_US: u64 = 100_000;
+
+/// One voice in a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Who.
+    pub publication: PublicationId,
+    /// -dBov of its loudest packet since the last report: 0 loudest, 127 silent.
+    pub level: u8,
+    /// Frames of speech among the last five (`activity`).
+    pub medium: u8,
+    /// Blocks of speech among the last ten.
+    pub long: u8,
+}
 
 /// Publications heard since the last report, by slot.
 #[derive(Debug, Default)]

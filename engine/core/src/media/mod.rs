@@ -4,6 +4,7 @@
 
 use crate::id::{GroupId, PublicationId, SubscriptionId, TransportId};
 
+mod activity;
 mod allocation;
 mod cache;
 mod catchup;
@@ -18,6 +19,7 @@ pub mod keyframe;
 mod layers;
 mod learning;
 mod levels;
+mod loudest;
 mod mirror;
 mod opus;
 mod packet;
@@ -37,6 +39,7 @@ pub mod vp8;
 mod tests;
 
 pub use error::Error;
+pub use levels::Heard;
 pub use mirror::{Notice, Relayed};
 pub use router::Router;
 pub use statistics::{
@@ -145,8 +148,8 @@ pub enum Event {
     Paused(SubscriptionId),
     /// It goes on.
     Resumed(SubscriptionId),
-    /// Who was heard since the last report: -dBov, 0 loudest, 127 silent. At most 10/s per group.
-    Levels(GroupId, Vec<(PublicationId, u8)>),
+    /// Who was heard since the last report. At most 10/s per group.
+    Levels(GroupId, Vec<Heard>),
 }
 
 /// Where the router puts packets. The implementation protects in place and batches.

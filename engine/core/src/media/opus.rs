@@ -3,7 +3,7 @@
 //! For publishers that send no audio level (RFC 6464), as no Jingle client without header extensions does. SILK
 //! and hybrid frames begin with their voice activity flags: the first symbols of the range coder have probability
 //! 1/2, so they are the first bits of the frame. CELT frames tell digital silence only.
-//! Not here: levels that peers tell (`rtp::Values`), who is the active speaker (Python's layer policy).
+//! Not here: levels that peers tell (`rtp::Values`), who is the dominant speaker (`sfu/speakers.py`).
 
 /// Voice, and -dBov of speech at a usual distance.
 const SPEECH: u8 = 0x80 | 32;

@@ -4,9 +4,11 @@
 
 use crate::id::{GroupId, Micros, PublicationId};
 
+use super::activity::Activity;
 use super::cache::Cache;
 use super::clock::SenderClock;
 use super::keyframe::Kind;
+use super::loudest::Voice;
 use super::mirror::{Mirror, Remotes};
 use super::receive::Receive;
 use super::{Error, PublicationStatistics, ReceiveStream};
@@ -128,6 +130,10 @@ pub struct Publication {
     pub transport_cc: bool,
     /// Loudest level since the last report, 127 = unheard.
     pub loudest: u8,
+    /// Its last second of speech.
+    pub activity: Activity,
+    /// Its standing where only the loudest are forwarded.
+    pub voice: Voice,
     /// Layers that need a key frame, a bit each.
     pub keys_wanted: u8,
     /// Last request for one.
@@ -168,6 +174,8 @@ impl Publication {
             codec: 0,
             transport_cc: false,
             loudest: 127,
+            activity: Activity::default(),
+            voice: Voice::default(),
             keys_wanted: 0,
             keys_asked: None,
             last_layer: 0,

@@ -5,6 +5,7 @@
 use crate::id::Micros;
 
 use super::clock::{ntp, units};
+use super::levels::Heard;
 use super::mirror::KEY_WISH_US;
 use super::publication::{Layer, KEY_INTERVAL_US, LAYER_SILENT_US, NONE};
 use super::router::{Router, ROUND_US};
@@ -180,8 +181,13 @@ impl Router {
                     .filter_map(|(_, index)| {
                         let publication = self.publications[*index as usize].as_mut()?;
                         let loudest = std::mem::replace(&mut publication.loudest, 127);
-                        (loudest < 127 && publication.group == group[0].0)
-                            .then_some((publication.id, loudest))
+                        let (medium, long) = publication.activity.read(now);
+                        (loudest < 127 && publication.group == group[0].0).then_some(Heard {
+                            publication: publication.id,
+                            level: loudest,
+                            medium,
+                            long,
+                        })
                     })
                     .collect();
                 if !levels.is_empty() {

@@ -6,8 +6,10 @@
 
 use std::collections::HashMap;
 
+use crate::hash::FastMap;
 use crate::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
 
+use super::activity::Activity;
 use super::allocation::Stream as Share;
 use super::catchup::Late;
 use super::clock::Offset;
@@ -15,6 +17,7 @@ use super::congestion::Pressure;
 use super::fanout::Held;
 use super::layers::choose;
 use super::levels::Levels;
+use super::loudest::{Stage, Voice};
 use super::mirror::Neighbours;
 use super::publication::{Publication, NONE};
 use super::rtcp::Builder;
@@ -75,6 +78,8 @@ pub struct Router {
     free_subscriptions: Vec<u32>,
     pub(super) held: Held,
     pub(super) levels: Levels,
+    /// Groups in which only the loudest are forwarded.
+    pub(super) stages: FastMap<GroupId, Stage>,
     /// Transports whose recorder waits.
     pub(super) feedback: Vec<u32>,
     /// Publications with `keys_wanted`.
@@ -118,6 +123,7 @@ impl Router {
             free_subscriptions: Vec::new(),
             held: Held::new(),
             levels: Levels::default(),
+            stages: FastMap::default(),
             feedback: Vec::new(),
             keys: Vec::new(),
             round_due: None,
@@ -323,6 +329,8 @@ impl Router {
         }
         entry.open = open;
         entry.loudest = 127;
+        entry.activity = Activity::default();
+        entry.voice = Voice::default();
         if open {
             entry.keys_wanted = entry
                 .subscribers

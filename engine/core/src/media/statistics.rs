@@ -25,6 +25,8 @@ pub struct PublicationStatistics {
     pub layers: u64,
     /// Packets dropped at the closed gate.
     pub gated: u64,
+    /// Packets not forwarded because others were louder.
+    pub off_stage: u64,
 }
 
 /// Counters of one subscription.

@@ -324,6 +324,11 @@ impl Plane {
         self.router.set_priority(subscription, priority);
     }
 
+    /// Forward only the loudest voices of a group; 0 = all.
+    pub fn set_loudest(&mut self, group: GroupId, places: u8, dominant: Option<PublicationId>) {
+        self.router.set_loudest(group, places, dominant);
+    }
+
     /// End an outgoing stream.
     pub fn unsubscribe(&mut self, id: SubscriptionId, now: Micros, out: &mut impl Output) {
         self.router

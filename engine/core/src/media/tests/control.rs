@@ -235,7 +235,12 @@ fn levels_are_told_ten_times_a_second_to_the_group() {
             .events
             .iter()
             .filter_map(move |event| match event {
-                Event::Levels(found, levels) if *found == group => Some(levels.clone()),
+                Event::Levels(found, levels) if *found == group => Some(
+                    levels
+                        .iter()
+                        .map(|heard| (heard.publication, heard.level))
+                        .collect::<Vec<_>>(),
+                ),
                 _ => None,
             });
         told.collect::<Vec<_>>()

@@ -7,6 +7,7 @@ mod forwarding;
 mod hostile;
 mod joining;
 mod network;
+mod stage;
 
 use crate::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
 
