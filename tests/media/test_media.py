@@ -42,6 +42,10 @@ from tests.conference.plays import ANN, BOB, RECORD, actor, conference, join, pu
 from tests.fakes import MemoryStore
 from tests.media.worker import EACH, ERRORS, OFFER, FakeWorker
 
+LEAVE_AFTER_S = (
+    0.15  # long enough for a busy machine to do something before it, short enough to wait for
+)
+
 
 @dataclass
 class Stage:
@@ -93,7 +97,9 @@ async def stage(
         s = Stage(worker or FakeWorker(), store or MemoryStore())
         if before is not None:
             s.conference = before
-        s.media = WorkerMedia(s.worker, s.store, tasks, s.deliver, s.submit, leave_after_s=0.02)
+        s.media = WorkerMedia(
+            s.worker, s.store, tasks, s.deliver, s.submit, leave_after_s=LEAVE_AFTER_S
+        )
         if prepare is not None:
             await prepare(s)
         else:
@@ -202,7 +208,7 @@ async def test_a_leg_with_a_new_session_stays() -> None:
         s.worker.tell(protocol.Closed("PA_a", "lost"))
         await s.until(lambda: bool(s.signals))
         await s.media.open(RECORD.id, LegId("PA_a"), "PA_a.2", EACH, receives=True)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(2 * LEAVE_AFTER_S)
         assert s.asked == []
 
 
@@ -212,7 +218,7 @@ async def test_leaving_closes_the_sessions_without_an_echo() -> None:
         s.do(c.Leave(LegId("PA_a")))
         s.worker.tell(protocol.Closed("PA_a", "close"))
         await s.until(lambda: not s.worker.sessions and not s.store.rows)
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(2 * LEAVE_AFTER_S)
         assert s.signals == []
         assert s.asked == []
 
