@@ -85,20 +85,21 @@ async def owner(options: WorkerOptions, epoch: int = 1) -> AsyncIterator[Owner]:
             one.client.close()
 
 
-def worker_options(directory: Path) -> WorkerOptions:
+def worker_options(directory: Path, shards: int = 1) -> WorkerOptions:
     return WorkerOptions(
         socket=directory / "sfu.sock",
         lock=directory / "sfu.lock",
         log=directory / "sfu.log",
+        shards=shards,
         orphan_s=60,
         log_level="debug",
     )
 
 
 @asynccontextmanager
-async def worker(directory: Path) -> AsyncIterator[WorkerOptions]:
+async def worker(directory: Path, shards: int = 1) -> AsyncIterator[WorkerOptions]:
     """`python -m sfu` on a free port of the loopback."""
-    options = worker_options(directory)
+    options = worker_options(directory, shards)
     process = await sfu_client.spawn(options)
     assert process is not None
     try:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu import native, sdp
+from sfu import ice, native, sdp
 from sfu.ice import address_filter, host_candidates, offered
 
 LOCAL = (
@@ -109,3 +109,39 @@ def test_a_worker_with_nothing_to_tell_does_not_start(tmp_path: Path) -> None:
     )
     assert ended.returncode == 6
     assert b"no address is left to offer" in ended.stderr
+
+
+def test_credentials_are_drawn_until_they_suit() -> None:
+    drawn: list[str] = []
+
+    def suits(ufrag: str) -> bool:
+        drawn.append(ufrag)
+        return len(drawn) == 5
+
+    assert ice.new_credentials(suits).ufrag == drawn[-1]
+    assert len(set(drawn)) == 5
+    assert ice.new_credentials(lambda _: False).ufrag  # the engine says what it thinks of it
+
+
+def test_transports_go_where_there_are_fewest_and_restarts_stay() -> None:
+    plane = native.NativePlane(("127.0.0.1",), 0, shards=4)
+    try:
+        handles = []
+        homes = []
+        for _ in range(12):
+            credentials = ice.new_credentials(plane.suits)
+            handle = plane.open_transport(credentials.ufrag, credentials.pwd, offered_by_us=False)
+            handles.append(handle)
+            homes.append(plane._engine.shard_of(credentials.ufrag))
+        assert [homes.count(home) for home in range(4)] == [3, 3, 3, 3]
+        for handle, home in zip(handles, homes, strict=True):
+            again = ice.new_credentials(lambda ufrag, of=handle: plane.suits(ufrag, of))  # type: ignore[misc]
+            assert plane._engine.shard_of(again.ufrag) == home
+            plane.restart_ice(handle, again.ufrag, again.pwd)
+        for handle, home in zip(handles, homes, strict=True):
+            if home == 2:
+                plane.close_transport(handle)
+        newcomer = ice.new_credentials(plane.suits)
+        assert plane._engine.shard_of(newcomer.ufrag) == 2
+    finally:
+        plane.close()

@@ -69,8 +69,9 @@ async def test_dtls_comes_up_with_an_offering_peer(tmp_path: Path) -> None:
                 await asyncio.sleep(0.01)
 
 
-async def test_a_data_channel_echoes(tmp_path: Path) -> None:
-    async with worker(tmp_path) as options, owner(options) as one, peer(one, "ann") as ann:
+@pytest.mark.parametrize("shards", [1, 4])
+async def test_a_data_channel_echoes(tmp_path: Path, shards: int) -> None:
+    async with worker(tmp_path, shards) as options, owner(options) as one, peer(one, "ann") as ann:
         channel = ann.pc.createDataChannel("chat")
         heard: asyncio.Queue[str | bytes] = asyncio.Queue()
         channel.on("message", heard.put_nowait)
@@ -106,9 +107,10 @@ async def test_a_peers_goodbye_closes(tmp_path: Path) -> None:
         await one.see(lambda e: e == protocol.Closed("ann", "close"))
 
 
-async def test_audio_and_video_reach_a_subscriber(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shards", [1, 4])
+async def test_audio_and_video_reach_a_subscriber(tmp_path: Path, shards: int) -> None:
     async with (
-        worker(tmp_path) as options,
+        worker(tmp_path, shards) as options,
         owner(options) as one,
         peer(one, "ann") as ann,
         peer(one, "bob") as bob,
@@ -121,9 +123,10 @@ async def test_audio_and_video_reach_a_subscriber(tmp_path: Path) -> None:
         await bob.ears["video"].hear(15)
 
 
-async def test_two_peers_hear_each_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shards", [1, 4])
+async def test_two_peers_hear_each_other(tmp_path: Path, shards: int) -> None:
     async with (
-        worker(tmp_path) as options,
+        worker(tmp_path, shards) as options,
         owner(options) as one,
         peer(one, "ann") as ann,
         peer(one, "bob") as bob,

@@ -4,8 +4,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use parley_core::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
-use parley_core::media::{Codec, Extensions, ReceiveStream, SendStream};
+use parley_core::media::{Codec, Extensions, ReceiveStream, Relayed, SendStream};
 use parley_core::plane::{IngressLimit, Plane};
+use parley_core::shard::{handle, shard_of, Notice, Shard};
 use parley_core::srtp::{Profile, Session};
 use parley_core::stun::{Class, Key, Role, Writer};
 use parley_core::wire::{Event, Output, Path, SLOT_BYTES};
@@ -47,6 +48,22 @@ static ALLOCATOR: Counting = Counting;
 struct Out {
     slot: [u8; SLOT_BYTES],
     sent: u64,
+    /// To the other shard: what a ring would hold.
+    packets: Vec<(Relayed, [u8; 1_300], usize)>,
+    datagrams: Vec<(Path, [u8; 1_300], usize)>,
+    notices: Vec<Notice>,
+}
+
+impl Out {
+    fn new() -> Self {
+        Self {
+            slot: [0; SLOT_BYTES],
+            sent: 0,
+            packets: Vec::with_capacity(64),
+            datagrams: Vec::with_capacity(64),
+            notices: Vec::with_capacity(1_024),
+        }
+    }
 }
 
 impl Output for Out {
@@ -59,6 +76,22 @@ impl Output for Out {
     }
 
     fn event(&mut self, _event: Event) {}
+
+    fn pass(&mut self, _to: u8, path: &Path, datagram: &[u8], _is_stranger: bool) {
+        let mut bytes = [0; 1_300];
+        bytes[..datagram.len()].copy_from_slice(datagram);
+        self.datagrams.push((*path, bytes, datagram.len()));
+    }
+
+    fn relay(&mut self, _to: u8, packet: &Relayed, packet_bytes: &[u8]) {
+        let mut bytes = [0; 1_300];
+        bytes[..packet_bytes.len()].copy_from_slice(packet_bytes);
+        self.packets.push((*packet, bytes, packet_bytes.len()));
+    }
+
+    fn notify(&mut self, _to: u8, notice: Notice) {
+        self.notices.push(notice);
+    }
 }
 
 const SUBSCRIBERS: u64 = 10;
@@ -89,7 +122,11 @@ fn path(id: u64) -> Path {
 
 /// Open, validate and key a transport; returns the peer's end of its SRTP.
 fn connect(plane: &mut Plane, id: u64, profile: Profile, out: &mut Out) -> Session {
-    let (ufrag, password) = (format!("ufrag{id}"), b"password of 22 charact");
+    connect_as(plane, id, &format!("ufrag{id}"), profile, out)
+}
+
+fn connect_as(plane: &mut Plane, id: u64, ufrag: &str, profile: Profile, out: &mut Out) -> Session {
+    let password = b"password of 22 charact";
     plane
         .open_transport(TransportId(id), ufrag.as_bytes(), password, false, START)
         .expect("distinct ufrags");
@@ -124,39 +161,39 @@ fn packet(sequence: u16, client: &mut Session, room: &mut [u8; 1_300]) -> usize 
     client.sender.rtp(room, 1_200).expect("room for the tag")
 }
 
-fn allocations_of(profile: Profile) -> (u64, u64) {
-    let (mut plane, mut out) = (
-        Plane::new(1),
-        Out {
-            slot: [0; SLOT_BYTES],
-            sent: 0,
-        },
-    );
-    let mut publisher = connect(&mut plane, 1, profile, &mut out);
-    let stream = ReceiveStream {
+fn incoming() -> ReceiveStream {
+    ReceiveStream {
         mid: "0".into(),
         video: true,
         codecs: vec![codec()],
         extensions: Extensions::default(),
         rids: Vec::new(),
         ssrcs: vec![(7, 0)],
-    };
+    }
+}
+
+fn outgoing(id: u64) -> SendStream {
+    SendStream {
+        mid: "0".into(),
+        video: true,
+        codecs: vec![codec()],
+        extensions: Extensions::default(),
+        ssrc: id as u32,
+        rtx_ssrc: 0,
+        cname: "x".into(),
+    }
+}
+
+fn allocations_of(profile: Profile) -> (u64, u64) {
+    let (mut plane, mut out) = (Plane::new(1), Out::new());
+    let mut publisher = connect(&mut plane, 1, profile, &mut out);
     plane
-        .publish(PublicationId(1), TransportId(1), GroupId(1), stream)
+        .publish(PublicationId(1), TransportId(1), GroupId(1), incoming())
         .expect("valid");
     for id in 2..2 + SUBSCRIBERS {
         connect(&mut plane, id, profile, &mut out);
-        let stream = SendStream {
-            mid: "0".into(),
-            video: true,
-            codecs: vec![codec()],
-            extensions: Extensions::default(),
-            ssrc: id as u32,
-            rtx_ssrc: 0,
-            cname: "x".into(),
-        };
         plane
-            .subscribe(SubscriptionId(id), TransportId(id), stream)
+            .subscribe(SubscriptionId(id), TransportId(id), outgoing(id))
             .expect("valid");
         let source = Some(PublicationId(1));
         plane.set_source(SubscriptionId(id), source, START, &mut out);
@@ -185,4 +222,103 @@ fn forwarding_allocates_nothing() {
         assert_eq!(copies, 4_001 * SUBSCRIBERS);
         assert_eq!(allocations, 0, "in {copies} copies under {profile:?}");
     }
+}
+
+/// Two shards. The publisher is at home in the first, but its datagrams reach the second one's socket; subscribers
+/// are at home in both.
+struct Two {
+    planes: [Plane; 2],
+    outs: [Out; 2],
+}
+
+impl Two {
+    fn new() -> Self {
+        let mut planes = [Plane::new(1), Plane::new(2)];
+        for (own, plane) in (0..).zip(&mut planes) {
+            plane.set_shard(Shard { own, count: 2 });
+        }
+        Self {
+            planes,
+            outs: [Out::new(), Out::new()],
+        }
+    }
+
+    fn connect(&mut self, number: u64, home: u8, profile: Profile) -> (u64, Session) {
+        let id = handle(number, home);
+        let mut tries = (0..).map(|at| format!("ufrag{number}x{at}"));
+        let ufrag = tries
+            .find(|ufrag| shard_of(ufrag.as_bytes(), 2) == home)
+            .expect("every other one");
+        let at = usize::from(home);
+        let (plane, out) = (&mut self.planes[at], &mut self.outs[at]);
+        let session = connect_as(plane, id, &ufrag, profile, out);
+        self.deliver(START);
+        (id, session)
+    }
+
+    fn deliver(&mut self, now: Micros) {
+        while self.outs.iter().any(|out| {
+            !(out.packets.is_empty() && out.datagrams.is_empty() && out.notices.is_empty())
+        }) {
+            for from in 0..2 {
+                let [first, second] = &mut self.outs;
+                let (out, mine) = if from == 0 {
+                    (second, first)
+                } else {
+                    (first, second)
+                };
+                let plane = &mut self.planes[1 - from];
+                for notice in mine.notices.drain(..) {
+                    plane.noticed(from as u8, notice, now, out);
+                }
+                for (path, bytes, len) in &mut mine.datagrams {
+                    plane.receive_passed_on(path, &mut bytes[..*len], now, out);
+                }
+                for (packet, bytes, len) in &mine.packets {
+                    plane.relayed(packet, &bytes[..*len], now, out);
+                }
+                mine.datagrams.clear();
+                mine.packets.clear();
+                plane.end_batch(now, out);
+            }
+        }
+    }
+}
+
+#[test]
+fn forwarding_between_shards_allocates_nothing() {
+    let mut two = Two::new();
+    let profile = Profile::Aes128Gcm;
+    let (publisher, mut client) = two.connect(1, 0, profile);
+    let track = PublicationId(handle(2, 0));
+    two.planes[0]
+        .publish(track, TransportId(publisher), GroupId(1), incoming())
+        .expect("valid");
+    for number in 3..3 + SUBSCRIBERS {
+        let home = (number % 2) as u8;
+        let (id, _) = two.connect(number, home, profile);
+        let at = usize::from(home);
+        let (plane, out) = (&mut two.planes[at], &mut two.outs[at]);
+        let sub = SubscriptionId(id);
+        plane
+            .subscribe(sub, TransportId(id), outgoing(number))
+            .expect("valid");
+        plane.set_source(sub, Some(track), START, out);
+    }
+    two.deliver(START);
+    let mut room = [0; 1_300];
+    let mut before = (0, 0);
+    let sent = |two: &Two| two.outs[0].sent + two.outs[1].sent;
+    for sequence in 1..=8_000 {
+        if sequence == 4_000 {
+            before = (ALLOCATIONS.get(), sent(&two));
+        }
+        let len = packet(sequence, &mut client, &mut room);
+        let now = START.plus_ms(u64::from(sequence));
+        two.planes[1].receive(&path(publisher), &mut room[..len], now, &mut two.outs[1]);
+        two.deliver(now);
+    }
+    let (allocations, copies) = (ALLOCATIONS.get() - before.0, sent(&two) - before.1);
+    assert_eq!(copies, 4_001 * SUBSCRIBERS);
+    assert_eq!(allocations, 0, "in {copies} copies");
 }

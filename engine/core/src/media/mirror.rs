@@ -418,6 +418,9 @@ impl Router {
             Notice::Closed(id) => {
                 self.release(now, sink);
                 self.close_mirror(id);
+                // An `Attach` that was on its way meanwhile is not to wait there for ever.
+                self.neighbours.waiting.remove(&id);
+                self.detach_from(id, sink);
             }
         }
     }
@@ -483,6 +486,9 @@ impl Router {
         if is_kept && meta.key {
             layer.key_kept(copied.dense, meta.timestamp, now);
         }
+        if meta.key {
+            publication.keys_wanted &= !(1 << copied.layer);
+        }
         if is_kept && video {
             self.hold(index, *copied, now, sink);
         } else {
@@ -506,5 +512,37 @@ impl Router {
         }
         let transport = self.transports.get(publication.transport as usize)?;
         transport.as_ref().map(|transport| transport.id)
+    }
+}
+
+#[cfg(test)]
+impl Neighbours {
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.awaited.is_empty()
+    }
+}
+
+#[cfg(test)]
+impl Router {
+    pub(super) fn is_mirrored(&self, id: PublicationId) -> bool {
+        let index = self.slot_of(id);
+        let publication = index.and_then(|index| self.publications[index as usize].as_ref());
+        publication.is_some_and(|own| own.mirror.is_some() && !own.subscribers.is_empty())
+    }
+
+    pub(super) fn waits_for(&self, id: PublicationId) -> bool {
+        self.neighbours.waiting.contains_key(&id)
+    }
+
+    /// Whether that shard is attached to a track of ours, and whether it waits for one.
+    pub(super) fn knows_subscribers_in(&self, id: PublicationId, shard: u8) -> (bool, bool) {
+        let index = self.slot_of(id);
+        let publication = index.and_then(|index| self.publications[index as usize].as_ref());
+        let attached = publication.is_some_and(|own| own.remotes.shards >> shard & 1 == 1);
+        let awaited = self.neighbours.awaited.get(&id);
+        (
+            attached,
+            awaited.is_some_and(|shards| shards >> shard & 1 == 1),
+        )
     }
 }

@@ -10,6 +10,8 @@ mod statistics;
 mod transport;
 
 #[cfg(test)]
+mod abroad_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;

@@ -6,6 +6,7 @@ mod feeding;
 mod forwarding;
 mod hostile;
 mod joining;
+mod mirrors;
 mod network;
 mod stage;
 
@@ -15,8 +16,8 @@ use super::rtcp::{Builder, Compound, Packet};
 use super::rtp::{element, Header, Writer};
 use super::vp8::Descriptor;
 use super::{
-    Codec, Event, Extensions, PublicationStatistics, ReceiveStream, Router, SendStream, Sink,
-    SubscriptionStatistics,
+    Codec, Event, Extensions, Notice, PublicationStatistics, ReceiveStream, Relayed, Router,
+    SendStream, Sink, SubscriptionStatistics,
 };
 
 pub(super) const ALICE: TransportId = TransportId(1);
@@ -80,6 +81,8 @@ pub(super) struct Record {
     pub events: Vec<Event>,
     /// Transports without keys.
     pub closed: Vec<TransportId>,
+    /// To other shards, in order.
+    pub abroad: Vec<(u8, Abroad)>,
     slot: Vec<u8>,
     to: Option<TransportId>,
 }
@@ -126,6 +129,22 @@ impl Sink for Record {
     fn event(&mut self, event: Event) {
         self.events.push(event);
     }
+
+    fn relay(&mut self, to: u8, packet: &Relayed, bytes: &[u8]) {
+        let packet = Abroad::Packet(Box::new(*packet), bytes.to_vec());
+        self.abroad.push((to, packet));
+    }
+
+    fn notify(&mut self, to: u8, notice: Notice) {
+        self.abroad.push((to, Abroad::Notice(notice)));
+    }
+}
+
+/// What leaves for another shard.
+#[derive(Clone, Debug)]
+pub(super) enum Abroad {
+    Packet(Box<Relayed>, Vec<u8>),
+    Notice(Notice),
 }
 
 /// A router, its sink and the time.
