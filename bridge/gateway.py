@@ -370,6 +370,8 @@ class Context:
     store: Store
     http: "Http"
     fetch: "Fetcher"
+    summary: Callable[[ConferenceId], str] = lambda _: ""
+    """One line about a live conference's media for `!conf status`; empty when nothing is known."""
     proof: IdentityProof | None = None
     ghosts: Ghosts | None = None
     tokens: Tokens | None = None

@@ -205,13 +205,19 @@ class Engine:
     def statistics(self) -> dict[str, list[tuple[int, dict[str, int]]]]:
         """All counters in one read, copied from the thread's last publication (at most 250 ms old).
 
-        Keys: "transports", "publications", "subscriptions" -> (handle, counters), "drops", "connections" and
-        "relays" -> [(0, counters)]; of all threads together.
-        publication: packets, bytes, lost, nacks_sent, plis_sent, jitter (RTP units), layers, gated,
-        off_stage (not forwarded because others were louder)
-        subscription: packets, bytes, nacks, plis, retransmitted, first_sequence, last_sequence (extended)
-        transport: packets_in, bytes_in, packets_out, bytes_out, auth_failures, replays, rtt_us,
-        estimate_bps (what the link to the peer carries; 0 = it told nothing)
+        Keys: "transports", "publications", "layers", "subscriptions" -> (handle, counters), "drops",
+        "connections" and "relays" -> [(0, counters)]; of all threads together.
+        publication: packets, bytes, lost, nacks_sent, plis_sent, firs_sent (counted among the plis), jitter (RTP
+        units), layers, gated, off_stage (not forwarded because others were louder)
+        layers: a row per layer of a publication that was ever heard: layer (0 lowest), packets, bytes, lost, jitter,
+        bps (measured), frames, key_frames, freezes, frozen_us, live
+        subscription: packets, bytes, nacks, plis, firs (counted among the plis), retransmitted,
+        retransmitted_bytes, first_sequence, last_sequence (extended), layer (forwarded now, from 1; 0 none),
+        target_bps, limited (the link decides, not the wish); as the subscriber reports: lost, fraction_lost (of
+        256), jitter (RTP units), rtt_us
+        transport: packets_in, bytes_in, packets_out, bytes_out, auth_failures, replays, rtt_us (of ICE), report_rtt_us
+        (by RTCP), estimate_bps (what the link to the peer carries; 0 = it told nothing), queue_us (how long packets
+        wait on it)
         state (0 no check yet, 1 validated and heard, 2 silent, 3 expired: what the events so far come to)
         drops: unknown_ufrag, unvalidated, bad_integrity, malformed, foreign_ssrc, over_limit, no_keys (SRTP
         before the keys), half_open (DTLS of one more transport of a source with 64 unfinished handshakes, S14),

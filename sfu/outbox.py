@@ -37,8 +37,8 @@ def _coalescing_key(event: protocol.Event) -> _Key | None:
             return ("Speakers", group)
         case protocol.Quality(session=session):
             return ("Quality", session)
-        case protocol.Statistics():
-            return ("Statistics",)
+        case protocol.Statistics(part=part):
+            return ("Statistics", part)
         case _:
             return None
 

@@ -282,8 +282,28 @@ class Snapshot(_Message, frozen=True):
     policies: tuple[Policy, ...] = ()  # of groups that have another than the default
 
 
+class LayerStatistics(_Message, frozen=True):
+    """One simulcast layer of a track, 0 the lowest. `bitrate_bps` is measured; 0 while it is silent."""
+
+    layer: int
+    packets_received: int
+    bytes_received: int
+    packets_lost: int
+    jitter_s: float = 0.0
+    bitrate_bps: int = 0
+    frames_received: int = 0
+    key_frames_received: int = 0
+    freeze_count: int = 0
+    total_freezes_duration_s: float = 0.0
+    is_live: bool = True
+
+
 class TrackStatistics(_Message, frozen=True):
-    """Named as in W3C webrtc-stats: counters since the track began."""
+    """Named as in W3C webrtc-stats: counters since the track began.
+
+    `pli_count` counts every key frame request, `fir_count` those that were FIR. `packets_off_stage` were not
+    forwarded because others were louder.
+    """
 
     track: str
     packets_received: int
@@ -292,9 +312,19 @@ class TrackStatistics(_Message, frozen=True):
     nack_count: int
     pli_count: int
     jitter_s: float = 0.0
+    session: str = ""
+    fir_count: int = 0
+    packets_off_stage: int = 0
+    layers: tuple[LayerStatistics, ...] = ()
 
 
 class SubscriptionStatistics(_Message, frozen=True):
+    """What a session is sent of one track. `layer`: forwarded now, -1 none. `target_bitrate_bps`: of the layer chosen.
+
+    `quality_limitation_reason`: none | bandwidth (the link) | other (the group's policy). As the subscriber reports:
+    `packets_lost`, `fraction_lost` (0..1 since its report before), `jitter_s`, `round_trip_time_s`.
+    """
+
     session: str
     track: str
     packets_sent: int
@@ -304,14 +334,47 @@ class SubscriptionStatistics(_Message, frozen=True):
     retransmitted_packets_sent: int
     first_sequence: int = 0
     last_sequence: int = 0
+    fir_count: int = 0
+    retransmitted_bytes_sent: int = 0
+    layer: int = -1
+    target_bitrate_bps: int = 0
+    quality_limitation_reason: str = "none"
+    packets_lost: int = 0
+    fraction_lost: float = 0.0
+    jitter_s: float = 0.0
+    round_trip_time_s: float = 0.0
+
+
+class SessionStatistics(_Message, frozen=True):
+    """All transports of a session together. Zero = not known (yet).
+
+    `available_outgoing_bitrate_bps`: what the link to the peer carries; `queue_delay_s`: how long packets wait on it.
+    """
+
+    session: str
+    group: str
+    packets_sent: int = 0
+    bytes_sent: int = 0
+    packets_received: int = 0
+    bytes_received: int = 0
+    current_round_trip_time_s: float = 0.0
+    available_outgoing_bitrate_bps: int = 0
+    queue_delay_s: float = 0.0
 
 
 class Statistics(_Message, frozen=True):
-    """All counters in one read. Also an event, once a second while somebody asked for it."""
+    """All counters in one read of the engine. Also an event, once a second for 10 s after somebody asked.
+
+    Many rows come in `parts`, of which this is `part` (from 0); the answer to `ReadStatistics` is the first. What
+    concerns the whole worker (`dropped`) is in every part.
+    """
 
     tracks: tuple[TrackStatistics, ...]
     subscriptions: tuple[SubscriptionStatistics, ...]
     dropped: dict[str, int] = {}
+    sessions: tuple[SessionStatistics, ...] = ()
+    part: int = 0
+    parts: int = 1
 
 
 Reply = Done | Described | Failure | Snapshot | Statistics

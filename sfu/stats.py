@@ -1,71 +1,139 @@
-"""Counters of the engine as `protocol.Statistics`, and the connection grade of a session.
+"""Counters of the engine as `protocol.Statistics`. Names follow W3C webrtc-stats.
 
-Names follow W3C webrtc-stats. Not here: who asks how often (`sfu.worker`).
+Not here: who asks how often (`sfu.worker`), connection grades (`sfu.quality`).
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from sfu import protocol
 from sfu.description import MediaKind
 from sfu.session import Session
-from sfu.states import Life
-from sfu.tracks import Stream
+from sfu.tracks import Stream, Track
 
 Counters = dict[str, int]
 EngineStatistics = dict[str, list[tuple[int, Counters]]]
 
+PART_ROWS: Final = 600  # of each table; a track with three layers is 1 KB
+MICRO: Final = 1_000_000
 _AUDIO_HZ, _VIDEO_HZ = 48_000, 90_000  # RTP clocks of everything we accept
-POOR_LOSS, GOOD_LOSS = 0.08, 0.03  # of the packets a peer sent in one interval
-POOR_RTT_S, GOOD_RTT_S = 0.6, 0.3
-_LOST, _POOR, _GOOD, _EXCELLENT = range(4)
 
 
-def statistics(read: EngineStatistics, sessions: Iterable[Session]) -> protocol.Statistics:
-    """Everything the engine counts, under our names."""
-    publications = dict(read.get("publications", []))
-    subscriptions = dict(read.get("subscriptions", []))
+def statistics(
+    read: EngineStatistics, sessions: Iterable[Session]
+) -> tuple[protocol.Statistics, ...]:
+    """Everything the engine counts, under our names, in parts that fit into frames."""
+    tables = tables_of(read)
+    layers: dict[int, list[Counters]] = {}
+    for handle, row in read.get("layers", []):
+        layers.setdefault(handle, []).append(row)
     tracks: list[protocol.TrackStatistics] = []
     sent: list[protocol.SubscriptionStatistics] = []
+    whole: list[protocol.SessionStatistics] = []
     for session in sessions:
+        whole.append(_session(session, tables["transports"]))
         for track in session.up.tracks.values():
-            counters = publications.get(track.publication or 0)
+            counters = tables["publications"].get(track.publication or 0)
             if counters is not None:
-                clock_hz = _AUDIO_HZ if track.kind is MediaKind.AUDIO else _VIDEO_HZ
-                tracks.append(_track(track.id, counters, clock_hz))
-        for name, stream in _streams(session):
-            counters = subscriptions.get(stream.subscription or 0)
+                tracks.append(_track(track, counters, layers.get(track.publication or 0, [])))
+        for name, kind, stream in streams_of(session):
+            counters = tables["subscriptions"].get(stream.subscription or 0)
             if counters is not None:
-                sent.append(_subscription(session.name, name, counters))
+                sent.append(_subscription(session.name, name, kind, stream, counters))
     drops = read.get("drops", [])
-    return protocol.Statistics(
-        tracks=tuple(tracks),
-        subscriptions=tuple(sent),
-        dropped=dict(drops[0][1]) if drops else {},
+    return tuple(_parts(whole, tracks, sent, dict(drops[0][1]) if drops else {}))
+
+
+def _parts(
+    sessions: Sequence[protocol.SessionStatistics],
+    tracks: Sequence[protocol.TrackStatistics],
+    sent: Sequence[protocol.SubscriptionStatistics],
+    dropped: dict[str, int],
+) -> Iterator[protocol.Statistics]:
+    most = max(len(sessions), len(tracks), len(sent), 1)
+    parts = -(-most // PART_ROWS)
+    for part in range(parts):
+        rows = slice(part * PART_ROWS, (part + 1) * PART_ROWS)
+        yield protocol.Statistics(
+            tracks=tuple(tracks[rows]),
+            subscriptions=tuple(sent[rows]),
+            dropped=dropped,
+            sessions=tuple(sessions[rows]),
+            part=part,
+            parts=parts,
+        )
+
+
+def tables_of(read: EngineStatistics) -> dict[str, dict[int, Counters]]:
+    return {key: dict(read.get(key, [])) for key in ("transports", "publications", "subscriptions")}
+
+
+def streams_of(session: Session) -> Iterator[tuple[str, MediaKind, Stream]]:
+    for kind, stream in session.down.compact_streams():
+        yield stream.carried, kind, stream
+    if not session.down.is_compact:
+        for subscription in session.down.subscriptions.values():
+            yield subscription.track.id, subscription.track.kind, subscription.stream
+
+
+def _session(session: Session, transports: dict[int, Counters]) -> protocol.SessionStatistics:
+    rows = [transports[h] for h in session.transport_handles() if h in transports]
+    known = [bps for row in rows if (bps := row.get("estimate_bps", 0))]
+    return protocol.SessionStatistics(
+        session=session.name,
+        group=session.group.name,
+        packets_sent=sum(row.get("packets_out", 0) for row in rows),
+        bytes_sent=sum(row.get("bytes_out", 0) for row in rows),
+        packets_received=sum(row.get("packets_in", 0) for row in rows),
+        bytes_received=sum(row.get("bytes_in", 0) for row in rows),
+        current_round_trip_time_s=max(map(rtt_us, rows), default=0) / MICRO,
+        available_outgoing_bitrate_bps=sum(known),
+        queue_delay_s=max((row.get("queue_us", 0) for row in rows), default=0) / MICRO,
     )
 
 
-def _streams(session: Session) -> Iterable[tuple[str, Stream]]:
-    for _, stream in session.down.compact_streams():
-        yield stream.carried, stream
-    if not session.down.is_compact:
-        for subscription in session.down.subscriptions.values():
-            yield subscription.track.id, subscription.stream
+def rtt_us(transport: Counters) -> int:
+    """By ICE consent checks, else by RTCP."""
+    return transport.get("rtt_us", 0) or transport.get("reportrtt_us", 0)
 
 
-def _track(name: str, counters: Counters, clock_hz: int) -> protocol.TrackStatistics:
+def _track(track: Track, counters: Counters, layers: list[Counters]) -> protocol.TrackStatistics:
+    clock_hz = _clock_hz(track.kind)
     return protocol.TrackStatistics(
-        track=name,
+        track=track.id,
+        session=track.session,
         packets_received=counters.get("packets", 0),
         bytes_received=counters.get("bytes", 0),
         packets_lost=counters.get("lost", 0),
         nack_count=counters.get("nacks_sent", 0),
         pli_count=counters.get("plis_sent", 0),
+        fir_count=counters.get("firs_sent", 0),
         jitter_s=counters.get("jitter", 0) / clock_hz,
+        packets_off_stage=counters.get("off_stage", 0),
+        layers=tuple(_layer(layer, clock_hz) for layer in layers),
     )
 
 
-def _subscription(session: str, track: str, counters: Counters) -> protocol.SubscriptionStatistics:
+def _layer(counters: Counters, clock_hz: int) -> protocol.LayerStatistics:
+    return protocol.LayerStatistics(
+        layer=counters.get("layer", 0),
+        packets_received=counters.get("packets", 0),
+        bytes_received=counters.get("bytes", 0),
+        packets_lost=counters.get("lost", 0),
+        jitter_s=counters.get("jitter", 0) / clock_hz,
+        bitrate_bps=counters.get("bps", 0),
+        frames_received=counters.get("frames", 0),
+        key_frames_received=counters.get("key_frames", 0),
+        freeze_count=counters.get("freezes", 0),
+        total_freezes_duration_s=counters.get("frozen_us", 0) / MICRO,
+        is_live=bool(counters.get("live", 0)),
+    )
+
+
+def _subscription(
+    session: str, track: str, kind: MediaKind, stream: Stream, counters: Counters
+) -> protocol.SubscriptionStatistics:
+    reason = "bandwidth" if counters.get("limited", 0) else "none"
     return protocol.SubscriptionStatistics(
         session=session,
         track=track,
@@ -73,74 +141,20 @@ def _subscription(session: str, track: str, counters: Counters) -> protocol.Subs
         bytes_sent=counters.get("bytes", 0),
         nack_count=counters.get("nacks", 0),
         pli_count=counters.get("plis", 0),
+        fir_count=counters.get("firs", 0),
         retransmitted_packets_sent=counters.get("retransmitted", 0),
+        retransmitted_bytes_sent=counters.get("retransmitted_bytes", 0),
         first_sequence=counters.get("first_sequence", 0),
         last_sequence=counters.get("last_sequence", 0),
+        layer=counters.get("layer", 0) - 1,
+        target_bitrate_bps=counters.get("target_bps", 0),
+        quality_limitation_reason="other" if stream.is_held_back else reason,
+        packets_lost=counters.get("lost", 0),
+        fraction_lost=counters.get("fraction_lost", 0) / 256,
+        jitter_s=counters.get("jitter", 0) / _clock_hz(kind),
+        round_trip_time_s=counters.get("rtt_us", 0) / MICRO,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Totals:
-    """Packets a session sent and received, and what of it got lost or had to be sent again."""
-
-    packets: int = 0
-    lost: int = 0
-
-
-class Grades:
-    """Turns counters into a grade per session; remembers the last totals and the last grade."""
-
-    def __init__(self) -> None:
-        self._totals: dict[str, _Totals] = {}
-        self._grades: dict[str, int] = {}
-
-    def changes(
-        self, read: EngineStatistics, sessions: Iterable[Session]
-    ) -> list[protocol.Quality]:
-        """The grades that are news since the last call."""
-        tables = {
-            key: dict(read.get(key, [])) for key in ("transports", "publications", "subscriptions")
-        }
-        news: list[protocol.Quality] = []
-        seen: set[str] = set()
-        for session in sessions:
-            if session.life not in (Life.CONNECTED, Life.DISCONNECTED):
-                continue
-            seen.add(session.name)
-            grade = self._grade(session, tables)
-            if grade != self._grades.get(session.name):
-                self._grades[session.name] = grade
-                news.append(protocol.Quality(session=session.name, grade=grade))
-        for gone in self._grades.keys() - seen:
-            del self._grades[gone]
-            self._totals.pop(gone, None)
-        return news
-
-    def _grade(self, session: Session, tables: dict[str, dict[int, Counters]]) -> int:
-        up = [
-            tables["publications"].get(t.publication or 0, {}) for t in session.up.tracks.values()
-        ]
-        down = [tables["subscriptions"].get(s.subscription or 0, {}) for _, s in _streams(session)]
-        now = _Totals(
-            packets=sum(c.get("packets", 0) for c in (*up, *down)),
-            lost=sum(c.get("lost", 0) for c in up) + sum(c.get("nacks", 0) for c in down),
-        )
-        before = self._totals.get(session.name, _Totals())
-        self._totals[session.name] = now
-        if session.life is Life.DISCONNECTED:
-            return _LOST
-        packets = max(now.packets - before.packets, 0)
-        loss = max(now.lost - before.lost, 0) / packets if packets else 0.0
-        rtt_s = (
-            max(
-                (
-                    tables["transports"].get(h, {}).get("rtt_us", 0)
-                    for h in session.transport_handles()
-                ),
-                default=0,
-            )
-            / 1_000_000
-        )
-        if loss > POOR_LOSS or rtt_s > POOR_RTT_S:
-            return _POOR
-        return _GOOD if loss > GOOD_LOSS or rtt_s > GOOD_RTT_S else _EXCELLENT
+def _clock_hz(kind: MediaKind) -> int:
+    return _AUDIO_HZ if kind is MediaKind.AUDIO else _VIDEO_HZ

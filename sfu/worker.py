@@ -21,9 +21,10 @@ from sfu.group import Group
 from sfu.ice import host_candidates
 from sfu.outbox import Outbox
 from sfu.plane import Handle, Plane
+from sfu.quality import Grades
 from sfu.resync import resync
 from sfu.session import Session, Surroundings
-from sfu.stats import Grades, statistics
+from sfu.stats import statistics
 from sfu.tracks import Track
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ MAX_TOMBSTONES: Final = (
 TICK_S: Final = 0.1
 STATISTICS_EVERY_S: Final = 1.0
 STATISTICS_FOR_S: Final = 10.0  # after somebody asked; asking again prolongs
-QUALITY_EVERY_S: Final = 2.0
+QUALITY_EVERY_S: Final = 1.5  # three of them in 5 s: a cut link is lost after two that are silent
 RESYNC_AFTER_S: Final = 0.5  # the engine's counters are at most 0.25 s old
 _READ_ONLY: Final = (protocol.TakeSnapshot, protocol.ReadStatistics)
 _OF_NO_TRANSPORT: Final = ("levels", "keyframe", "paused", "resumed")  # engine events
@@ -122,7 +123,7 @@ class Worker:
                 return self.snapshot()
             case protocol.ReadStatistics():
                 self._statistics_until = self._clock() + STATISTICS_FOR_S
-                return statistics(self._plane.statistics(), self._sessions.values())
+                return statistics(self._plane.statistics(), self._sessions.values())[0]
             case _:
                 return self._run_in_session(self._session(command.session), command)
         return protocol.Done()
@@ -263,7 +264,8 @@ class Worker:
         read = self._plane.statistics()
         if is_asked:
             self._statistics_at = now
-            self._emit(statistics(read, self._sessions.values()))
+            for part in statistics(read, self._sessions.values()):
+                self._emit(part)
         if is_graded:
             self._quality_at = now
             for quality in self._grades.changes(read, self._sessions.values()):
@@ -312,6 +314,7 @@ class Worker:
                 transport.validated()
             case "silent":
                 session.silent(transport)
+                self._quality_at = 0.0  # say so with the next tick
             case "heard":
                 session.heard(transport)
             case "expired":

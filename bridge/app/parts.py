@@ -11,6 +11,7 @@ from importlib import import_module
 from bridge.app.delivery import Delivery
 from bridge.app.ghosts import ComputedGhosts
 from bridge.app.policies import policies
+from bridge.app.statistics import Statistics
 from bridge.app.worker import MediaWorker
 from bridge.conference.commands import Command
 from bridge.conference.events import Event, Leg
@@ -67,12 +68,14 @@ class Parts:
             store=stores.store,
             http=self.http,
             fetch=Fetcher(),
+            summary=self.media.summary,
         )
         self.gateways: dict[str, Gateway] = context.gateways
         for name in configured(config):
             self.gateways[name] = import_module(f"bridge.gateways.{name}").create(context)
         context.ghosts = context.ghosts or ComputedGhosts()
         listeners: list[Listener] = [self.media, *self.gateways.values()]
+        Statistics(self.http, health, self.media.statistics, self._slug_of)
         self.registry = Registry(tasks, stores.journal, context.ghosts, listeners)
         self.delivery = Delivery(stores.outbox, self.gateways)
 
@@ -83,6 +86,10 @@ class Parts:
 
     def view(self, conference: ConferenceId) -> Sequence[Leg]:
         return self.registry.view(conference)
+
+    def _slug_of(self, conference: ConferenceId) -> str:
+        record = self.media.record(conference)
+        return "" if record is None else record.slug
 
     async def _submit_for_media(self, conference: ConferenceId, command: Command) -> object:
         return await self.registry.submit(conference, command)

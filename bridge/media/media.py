@@ -7,6 +7,7 @@ Not here: what should be forwarded to whom (`media.room`), after a restart (`med
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
@@ -30,10 +31,11 @@ from bridge.media.readoption import Readopted, correct, hold, keep_choices, matc
 from bridge.media.room import Room, Session
 from bridge.media.rows import Rows
 from bridge.media.signals import speaking, translate
+from bridge.media.statistics import Gatherer, summary
 from bridge.media.voice import Submit, Voice
 from bridge.media.worker import Worker
 from sfu import protocol
-from sfu.client import Adopted, Lost
+from sfu.client import Adopted, ClientError, Lost
 from sfu.description import (
     Candidate,
     Description,
@@ -48,6 +50,7 @@ log = logging.getLogger(__name__)
 
 LEAVE_AFTER_S: Final = 5.0  # a gateway has this long to end a leg whose sessions are over
 FIRST_SNAPSHOT_S: Final = 15.0
+ASK_STATISTICS_EVERY_S: Final = 5.0  # each time the worker goes on telling them for 10 s
 MAX_WAITING_SIGNALS: Final = 64  # of one leg that has not joined yet
 
 Deliver = Callable[[ConferenceRecord, Leg, MediaSignal], None]
@@ -86,6 +89,7 @@ class WorkerMedia:
         self._leaving: set[LegId] = set()
         self._happenings = worker.events()  # one reader for ever: first `readopt`, then `run`
         self._lane = Lane(worker, tasks)
+        self.statistics = Gatherer()
 
     # --- life ------------------------------------------------------------------------------------------
 
@@ -125,6 +129,7 @@ class WorkerMedia:
     async def run(self) -> None:
         """Carry commands and events until cancelled or the client is closed."""
         sender = self._tasks.create_task(self._lane.run(), name="media-lane")
+        asker = self._tasks.create_task(self._ask_statistics(), name="media-statistics")
         try:
             for room, session, reason in self._over:
                 self._signal(room, session.leg, SessionOver(session.name, reason))
@@ -141,6 +146,23 @@ class WorkerMedia:
                         self._handle(happening)
         finally:
             sender.cancel()
+            asker.cancel()
+
+    async def _ask_statistics(self) -> None:
+        while True:  # as long as media runs
+            await asyncio.sleep(ASK_STATISTICS_EVERY_S)
+            if self._rooms:
+                with suppress(ClientError):  # away: the next time will do
+                    await self._worker.request(protocol.ReadStatistics())
+
+    def record(self, conference: ConferenceId) -> ConferenceRecord | None:
+        """Of a conference in which somebody is."""
+        room = self._rooms.get(conference)
+        return None if room is None else room.record
+
+    def summary(self, conference: ConferenceId) -> str:
+        """One line about a conference's media, empty when nothing is known."""
+        return summary(self.statistics.loads.get(conference))
 
     async def _first_snapshot(self) -> protocol.Snapshot:
         try:
@@ -302,6 +324,7 @@ class WorkerMedia:
                 self._speaking(event)
                 return
             case protocol.Statistics():
+                self.statistics.take(event, time.monotonic())
                 return
         room = self._room_of_session.get(event.session)
         if room is None:

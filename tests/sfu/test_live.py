@@ -211,6 +211,39 @@ async def test_an_unbundled_compact_peer_follows(tmp_path: Path) -> None:
         await bob.ears["video"].hear(5)
 
 
+async def test_statistics_tell_of_session_track_layer_and_stream(tmp_path: Path) -> None:
+    """Named as in W3C webrtc-stats; the sums of both ends fit together."""
+    async with (
+        worker(tmp_path) as options,
+        owner(options) as one,
+        peer(one, "ann") as ann,
+        peer(one, "bob") as bob,
+    ):
+        await publish(ann, VIDEO)
+        await subscribe(bob, "ann-video")
+        await bob.ears["video"].hear(30)
+        await asyncio.sleep(0.6)  # counters are published every 250 ms
+        told = await one.statistics()
+        (track,) = told.tracks
+        (layer,) = track.layers
+        assert (track.session, layer.layer, layer.is_live) == ("ann", 0, True)
+        assert (layer.packets_received, layer.bytes_received) == (
+            track.packets_received,
+            track.bytes_received,
+        )
+        assert layer.frames_received >= 15
+        assert 1 <= layer.key_frames_received <= layer.frames_received
+        assert layer.bitrate_bps > 0
+        (sent,) = told.subscriptions
+        assert (sent.layer, sent.quality_limitation_reason) == (0, "none")
+        assert sent.target_bitrate_bps == layer.bitrate_bps
+        sessions = {row.session: row for row in told.sessions}
+        assert {row.group for row in told.sessions} == {"room"}
+        assert sessions["bob"].bytes_sent >= sent.bytes_sent
+        assert sessions["ann"].packets_received >= track.packets_received
+        assert (told.part, told.parts) == (0, 1)
+
+
 async def test_a_closed_gate_is_silence(tmp_path: Path) -> None:
     async with (
         worker(tmp_path) as options,

@@ -91,6 +91,8 @@ def test_every_command_and_event_is_in_its_union() -> None:
         protocol.SessionState,
         protocol.TrackStatistics,
         protocol.SubscriptionStatistics,
+        protocol.LayerStatistics,
+        protocol.SessionStatistics,
         protocol.SpeakerLevel,
         protocol._Message,
     }

@@ -162,6 +162,8 @@ class Commands:
             people = ", ".join(_person(legs, account) for account in _accounts(legs)[:MAX_LISTED])
             more = len(_accounts(legs)) - MAX_LISTED
             lines = [f"In the call: {people}{f' and {more} more' if more > 0 else ''}."]
+            media = self._context.summary(conference.id) if conference else ""
+            lines += [f"{media[0].upper()}{media[1:]}."] if media else []
         else:
             lines = ["Nobody is in the call."]
         others = [p.address for p in conference.places if p != asked.place] if conference else []

@@ -75,6 +75,8 @@ class Commands:
             f"{name}: {gw.status()}" for name, gw in self._context.gateways.items()
         )
         who = f"{len(people)} in the call: {shown}." if people else "Nobody is in the call."
+        media = self._context.summary(asked.conference.id)
+        who += f" {media[0].upper()}{media[1:]}." if media else ""
         return f"{asked.conference.title or asked.conference.slug}. {who} {gateways}".strip()
 
     async def mute(self, asked: Asked) -> str:

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use parley_core::id::{GroupId, PublicationId, SubscriptionId, TransportId};
-use parley_core::media;
+use parley_core::media::{self, LayerStatistics};
 use parley_core::plane::{Drops, IngressLimit, TransportStatistics};
 use parley_core::shard::home_of;
 use parley_core::srtp::Profile;
@@ -467,6 +467,7 @@ fn report_to_python(report: &Report) -> BTreeMap<&'static str, Rows> {
             ("lost", own.lost),
             ("nacks_sent", own.nacks_sent),
             ("plis_sent", own.plis_sent),
+            ("firs_sent", own.firs_sent),
             ("jitter", own.jitter),
             ("layers", own.layers),
             ("gated", own.gated),
@@ -474,13 +475,28 @@ fn report_to_python(report: &Report) -> BTreeMap<&'static str, Rows> {
         ]);
         (id.0, row)
     });
+    let layers = plane.publications.iter().flat_map(|(id, own)| {
+        let heard = own.by_layer.iter().zip(0..);
+        heard
+            .filter(|(layer, _)| layer.packets > 0)
+            .map(|(layer, index)| (id.0, layer_row(layer, index)))
+    });
     let subscriptions = plane.subscriptions.iter().map(|(id, own)| {
         let row = BTreeMap::from([
             ("packets", own.packets),
             ("bytes", own.bytes),
             ("nacks", own.nacks),
             ("plis", own.plis),
+            ("firs", own.firs),
             ("retransmitted", own.retransmitted),
+            ("retransmitted_bytes", own.retransmitted_bytes),
+            ("layer", own.layer),
+            ("target_bps", own.target_bps),
+            ("limited", u64::from(own.limited)),
+            ("lost", own.reception.lost),
+            ("fraction_lost", u64::from(own.reception.fraction)),
+            ("jitter", u64::from(own.reception.jitter)),
+            ("rtt_us", own.reception.rtt_us),
             ("first_sequence", own.first_sequence),
             ("last_sequence", own.last_sequence),
         ]);
@@ -493,10 +509,27 @@ fn report_to_python(report: &Report) -> BTreeMap<&'static str, Rows> {
     BTreeMap::from([
         ("transports", transports.collect()),
         ("publications", publications.collect()),
+        ("layers", layers.collect()),
         ("subscriptions", subscriptions.collect()),
         ("drops", vec![(0, drops_row(&plane.drops, report))]),
         ("connections", vec![(0, connections_row(&report.streams))]),
         ("relays", vec![(0, relays_row(&report.relays))]),
+    ])
+}
+
+fn layer_row(own: &LayerStatistics, index: u64) -> BTreeMap<&'static str, u64> {
+    BTreeMap::from([
+        ("layer", index),
+        ("packets", own.packets),
+        ("bytes", own.bytes),
+        ("lost", own.lost),
+        ("jitter", own.jitter),
+        ("bps", own.bps),
+        ("frames", own.frames),
+        ("key_frames", own.key_frames),
+        ("freezes", own.freezes),
+        ("frozen_us", own.frozen_us),
+        ("live", u64::from(own.live)),
     ])
 }
 
@@ -509,7 +542,9 @@ fn transport_row(own: &TransportStatistics) -> BTreeMap<&'static str, u64> {
         ("auth_failures", own.auth_failures),
         ("replays", own.replays),
         ("rtt_us", own.rtt_us),
+        ("report_rtt_us", own.report_rtt_us),
         ("estimate_bps", own.estimate_bps),
+        ("queue_us", own.queue_us),
         ("state", own.state as u64),
     ])
 }

@@ -73,6 +73,11 @@ impl Pressure {
         Some(estimate.saturating_sub(self.sending_bps))
     }
 
+    /// How long packets wait on it.
+    pub fn queue_us(&self) -> u64 {
+        self.estimator.as_ref().map_or(0, |own| own.queue_us())
+    }
+
     fn congested(&self) -> Option<Micros> {
         match (&self.estimator, &self.remb) {
             (Some(own), _) => own.congested(),

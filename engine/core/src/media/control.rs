@@ -50,10 +50,10 @@ impl Router {
                         }
                     }
                 }
-                Packet::Pli { media } => self.key_wanted(slot, media, now, sink),
+                Packet::Pli { media } => self.key_wanted(slot, media, false, now, sink),
                 Packet::Fir { media } => {
                     for ssrc in media {
-                        self.key_wanted(slot, ssrc, now, sink);
+                        self.key_wanted(slot, ssrc, true, now, sink);
                     }
                 }
                 Packet::Remb { bits_per_s, .. } => {
@@ -114,6 +114,11 @@ impl Router {
             self.foreign += 1;
             return;
         }
+        let sent = |(own, _): &&(u32, u32)| *own == report.ssrc;
+        let sub = transport.subscriptions.iter().find(sent).map(|own| own.1);
+        if let Some(Some(cold)) = sub.map(|sub| &mut self.subscriptions[sub as usize]) {
+            cold.reception.learn(report);
+        }
         if report.last_sr == 0 {
             return;
         }
@@ -124,6 +129,9 @@ impl Router {
         // 1/65536 s; more than 10 s or negative is a wrong answer.
         if trip < 10 << 16 {
             transport.counters.rtt_us = (u64::from(trip) * 1_000_000) >> 16;
+            if let Some(Some(cold)) = sub.map(|sub| &mut self.subscriptions[sub as usize]) {
+                cold.reception.rtt_us = transport.counters.rtt_us;
+            }
         }
     }
 
@@ -155,12 +163,20 @@ impl Router {
         found.map(|(_, sub)| *sub)
     }
 
-    fn key_wanted(&mut self, slot: u32, ssrc: u32, now: Micros, sink: &mut impl Sink) {
+    fn key_wanted(
+        &mut self,
+        slot: u32,
+        ssrc: u32,
+        by_fir: bool,
+        now: Micros,
+        sink: &mut impl Sink,
+    ) {
         let Some(sub) = self.sent_to(slot, ssrc) else {
             return;
         };
         if let Some(cold) = &mut self.subscriptions[sub as usize] {
             cold.plis += 1;
+            cold.firs += u64::from(by_fir);
         }
         let hot = &self.egress[sub as usize];
         let source = hot.source;
@@ -247,6 +263,7 @@ impl Router {
             sink.rtp_done(len.unwrap_or(0));
         }
         cold.retransmitted += u64::from(len.is_some());
+        cold.retransmitted_bytes += len.unwrap_or(0) as u64;
     }
 
     /// Feedback about numbers that were never written is a lie (S8).

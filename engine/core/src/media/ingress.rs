@@ -70,7 +70,9 @@ impl Router {
             header.payload.at += 2;
             header.payload.len -= 2;
         }
-        publication.layers[usize::from(stream.layer)].counted += packet.len() as u64;
+        let layer = &mut publication.layers[usize::from(stream.layer)];
+        layer.counted += packet.len() as u64;
+        layer.packets += 1;
         let admitted = publication.admit(stream, codec, &header, now);
         if let Some(due) = publication.holes_due(stream.layer) {
             wake(&mut self.wake, due);
@@ -113,6 +115,11 @@ impl Router {
         let kind = publication.kinds[usize::from(codec)];
         let meta = Meta::read(&header, values, codec, kind, packet);
         let video = publication.stream.video;
+        if video && admitted.newest {
+            publication.layers[usize::from(stream.layer)]
+                .frames
+                .see(&meta, now);
+        }
         let is_remote = !publication.remotes.is_empty();
         let mut is_kept = false;
         if !publication.subscribers.is_empty() {

@@ -14,6 +14,7 @@ mod control;
 mod error;
 pub mod estimate;
 mod fanout;
+mod frames;
 mod ingress;
 pub mod keyframe;
 mod layers;
@@ -43,7 +44,7 @@ pub use levels::Heard;
 pub use mirror::{Notice, Relayed};
 pub use router::Router;
 pub use statistics::{
-    PublicationStatistics, Statistics, SubscriptionStatistics, TransportStatistics,
+    LayerStatistics, PublicationStatistics, Statistics, SubscriptionStatistics, TransportStatistics,
 };
 
 /// Largest plaintext packet ever written, so that SRTP trailers still fit below 1,500 bytes.

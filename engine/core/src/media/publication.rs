@@ -7,6 +7,7 @@ use crate::id::{GroupId, Micros, PublicationId};
 use super::activity::Activity;
 use super::cache::Cache;
 use super::clock::SenderClock;
+use super::frames::Frames;
 use super::keyframe::Kind;
 use super::loudest::Voice;
 use super::mirror::{Mirror, Remotes};
@@ -63,6 +64,8 @@ pub struct Layer {
     pub epoch: u32,
     /// Lost with former SSRCs.
     pub lost_before: u64,
+    /// Packets ever received.
+    pub packets: u64,
     /// Bytes ever received, and at the last round.
     pub counted: u64,
     /// See `counted`.
@@ -71,6 +74,8 @@ pub struct Layer {
     pub bps: u64,
     /// FIR sequence number.
     pub fir: u8,
+    /// Pictures.
+    pub frames: Frames,
 }
 
 impl Layer {

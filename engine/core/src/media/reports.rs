@@ -105,6 +105,7 @@ impl Router {
                 self.builder.pli(transport.reporter, ssrc);
             } else if codec.fir {
                 self.builder.fir(transport.reporter, ssrc, layer.fir);
+                publication.counters.firs_sent += 1;
                 layer.fir = layer.fir.wrapping_add(1);
             } else {
                 continue;

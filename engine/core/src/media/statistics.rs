@@ -2,8 +2,10 @@
 
 use crate::id::{PublicationId, SubscriptionId, TransportId};
 
-use super::publication::Layer;
+use super::layers::choose;
+use super::publication::{Layer, Publication, MAX_LAYERS, NONE};
 use super::receive::Receive;
+use super::rtcp::Report;
 use super::Router;
 
 /// Counters of one publication, all layers together.
@@ -19,6 +21,8 @@ pub struct PublicationStatistics {
     pub nacks_sent: u64,
     /// Key frame requests sent (PLI or FIR).
     pub plis_sent: u64,
+    /// Of these, by FIR.
+    pub firs_sent: u64,
     /// Interarrival jitter of the layer heard last, RTP clock units.
     pub jitter: u64,
     /// Layers that are live now; if all are silent, those that were before.
@@ -27,6 +31,59 @@ pub struct PublicationStatistics {
     pub gated: u64,
     /// Packets not forwarded because others were louder.
     pub off_stage: u64,
+    /// Each layer by itself, lowest first; those that never came are zero.
+    pub by_layer: [LayerStatistics; MAX_LAYERS],
+}
+
+/// Counters of one layer of a publication.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LayerStatistics {
+    /// RTP packets accepted, repetitions included.
+    pub packets: u64,
+    /// Their bytes, RTP headers included.
+    pub bytes: u64,
+    /// Packets that never came.
+    pub lost: u64,
+    /// Interarrival jitter, RTP clock units.
+    pub jitter: u64,
+    /// Measured bits per second; 0 = not yet, or silent.
+    pub bps: u64,
+    /// Pictures.
+    pub frames: u64,
+    /// Of these, key frames.
+    pub key_frames: u64,
+    /// Pauses between pictures that were too long (`frames`).
+    pub freezes: u64,
+    /// Their sum, microseconds.
+    pub frozen_us: u64,
+    /// It is live now.
+    pub live: bool,
+}
+
+/// What a subscriber reported of what it receives (RFC 3550 section 6.4.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reception {
+    /// Packets lost since the beginning.
+    pub lost: u64,
+    /// Lost since the report before, of 256.
+    pub fraction: u8,
+    /// RTP clock units.
+    pub jitter: u32,
+    /// Round trip, microseconds; 0 = unknown.
+    pub rtt_us: u64,
+}
+
+impl Reception {
+    /// A report.
+    pub fn learn(&mut self, report: &Report) {
+        // A signed number of 24 bits: duplicates may make it negative.
+        let lost = if report.lost & 0x0080_0000 == 0 {
+            u64::from(report.lost)
+        } else {
+            0
+        };
+        (self.lost, self.fraction, self.jitter) = (lost, report.fraction_lost, report.jitter);
+    }
 }
 
 /// Counters of one subscription.
@@ -40,8 +97,20 @@ pub struct SubscriptionStatistics {
     pub nacks: u64,
     /// Key frames the subscriber asked for (PLI or FIR).
     pub plis: u64,
+    /// Of these, by FIR.
+    pub firs: u64,
     /// Packets repeated.
     pub retransmitted: u64,
+    /// Their bytes.
+    pub retransmitted_bytes: u64,
+    /// Layer that is forwarded now, counted from 1; 0 = none.
+    pub layer: u64,
+    /// Measured bits per second of the layer that is to be forwarded; 0 = none, or unknown.
+    pub target_bps: u64,
+    /// The link, not the wish, decides: a lower layer, or nothing.
+    pub limited: bool,
+    /// What the subscriber reported.
+    pub reception: Reception,
     /// First sequence number sent, extended; 0 before the first packet.
     pub first_sequence: u64,
     /// Latest sequence number sent, extended; 0 before the first packet.
@@ -61,6 +130,8 @@ pub struct TransportStatistics {
     pub feedback_lost: u64,
     /// What its link carries by our estimate (or its own), bits per second; 0 = unknown.
     pub estimate_bps: u64,
+    /// How long packets wait on it, microseconds; 0 = none, or unknown.
+    pub queue_us: u64,
 }
 
 /// All counters of a router.
@@ -90,6 +161,7 @@ impl Router {
                 .map(|entry| {
                     let counters = TransportStatistics {
                         estimate_bps: entry.pressure.estimate_bps().unwrap_or_default(),
+                        queue_us: entry.pressure.queue_us(),
                         ..entry.counters
                     };
                     (entry.id, counters)
@@ -106,6 +178,7 @@ impl Router {
                         lost: entry.layers.iter().map(lost).sum(),
                         jitter: last.receive.as_ref().map_or(0, Receive::jitter),
                         layers: u64::from(entry.live().count_ones()),
+                        by_layer: by_layer(entry),
                         ..entry.counters
                     };
                     (entry.id, counters)
@@ -115,12 +188,29 @@ impl Router {
                 .filter_map(|(cold, hot)| {
                     let cold = cold.as_ref()?;
                     let sent = u64::from(hot.packets > 0);
+                    let source = self.publications.get(hot.source as usize);
+                    let target = source
+                        .and_then(Option::as_ref)
+                        .and_then(|source| source.layers.get(usize::from(hot.target)));
+                    let wished = source
+                        .and_then(Option::as_ref)
+                        .map_or(NONE, |source| choose(source.live(), cold.max_layer));
                     let counters = SubscriptionStatistics {
                         packets: hot.packets,
                         bytes: hot.bytes,
                         nacks: cold.nacks,
                         plis: cold.plis,
+                        firs: cold.firs,
                         retransmitted: cold.retransmitted,
+                        retransmitted_bytes: cold.retransmitted_bytes,
+                        layer: if hot.current == NONE {
+                            0
+                        } else {
+                            u64::from(hot.current) + 1
+                        },
+                        target_bps: target.map_or(0, |layer| layer.bps),
+                        limited: cold.starved || hot.video && wished != NONE && cold.cap < wished,
+                        reception: cold.reception,
                         first_sequence: cold.first_sequence * sent,
                         last_sequence: hot.last_sequence * sent,
                     };
@@ -131,4 +221,24 @@ impl Router {
             foreign_ssrc: self.foreign,
         }
     }
+}
+
+fn by_layer(publication: &Publication) -> [LayerStatistics; MAX_LAYERS] {
+    let mut all = [LayerStatistics::default(); MAX_LAYERS];
+    for (counters, layer) in all.iter_mut().zip(&publication.layers) {
+        let receive = layer.receive.as_ref();
+        *counters = LayerStatistics {
+            packets: layer.packets,
+            bytes: layer.counted,
+            lost: layer.lost_before + receive.map_or(0, Receive::lost),
+            jitter: receive.map_or(0, Receive::jitter),
+            bps: if layer.live { layer.bps } else { 0 },
+            frames: layer.frames.count,
+            key_frames: layer.frames.keys,
+            freezes: layer.frames.freezes,
+            frozen_us: layer.frames.frozen_us,
+            live: layer.live,
+        };
+    }
+    all
 }

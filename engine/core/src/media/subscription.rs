@@ -12,6 +12,7 @@ use super::clock::{units, SenderClock};
 use super::packet::Meta;
 use super::publication::{MAX_CODECS, NONE};
 use super::rtp::Writer;
+use super::statistics::Reception;
 use super::{Codec, Error, Extensions, SendStream, MAX_PACKET_BYTES};
 
 /// Slot of no publication.
@@ -165,8 +166,14 @@ pub struct Subscription {
     pub nacks: u64,
     /// Key frames asked for.
     pub plis: u64,
+    /// Of these, by FIR.
+    pub firs: u64,
     /// Packets repeated.
     pub retransmitted: u64,
+    /// Their bytes.
+    pub retransmitted_bytes: u64,
+    /// What the subscriber last reported.
+    pub reception: Reception,
     /// Packets at the last sender report.
     pub reported: u64,
     /// When a key frame was last asked for on its behalf.
@@ -257,7 +264,10 @@ impl Subscription {
             rtx_sequence: 1 + (start >> 48) as u16 % 0x4000,
             nacks: 0,
             plis: 0,
+            firs: 0,
             retransmitted: 0,
+            retransmitted_bytes: 0,
+            reception: Reception::default(),
             reported: 0,
             key_asked: Micros(0),
             repeated_bytes: 0,

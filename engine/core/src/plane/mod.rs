@@ -680,6 +680,8 @@ impl Plane {
                     let mut counters = own.statistics();
                     if let Some(told) = told.get(&own.id) {
                         counters.estimate_bps = told.estimate_bps;
+                        counters.queue_us = told.queue_us;
+                        counters.report_rtt_us = told.rtt_us;
                     }
                     (own.id, counters)
                 })

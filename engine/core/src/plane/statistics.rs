@@ -21,8 +21,12 @@ pub struct TransportStatistics {
     pub replays: u64,
     /// Round trip of the active pair; 0 = not measured.
     pub rtt_us: u64,
+    /// Round trip by the peer's reports on our streams; 0 = not measured.
+    pub report_rtt_us: u64,
     /// What the link to the peer carries, bits per second; 0 = unknown.
     pub estimate_bps: u64,
+    /// How long packets wait on it, microseconds.
+    pub queue_us: u64,
     /// What its events told so far come to.
     pub state: State,
 }

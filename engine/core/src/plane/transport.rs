@@ -200,7 +200,9 @@ impl Transport {
             auth_failures: self.counters.auth_failures,
             replays: self.counters.replays,
             rtt_us: self.ice.rtt_us(),
-            estimate_bps: 0, // the router's
+            report_rtt_us: 0,
+            estimate_bps: 0,
+            queue_us: 0, // the router's
             state: self.ice.state(),
         }
     }

@@ -118,6 +118,10 @@ impl Estimator for Goog {
         self.loss.probed(bps.min(MAX_BPS));
     }
 
+    fn queue_us(&self) -> u64 {
+        self.queue.wait_us().max(0) as u64
+    }
+
     fn estimate_bps(&self) -> u64 {
         self.bps.min(self.loss.bps()).clamp(MIN_BPS, MAX_BPS)
     }

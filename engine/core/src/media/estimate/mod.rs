@@ -68,6 +68,8 @@ pub trait Estimator: std::fmt::Debug + Send {
     fn congested(&self) -> Option<Micros>;
     /// Sound suffered at this instant: a queue that is heard, or loss that no repair keeps up with.
     fn strained(&self) -> Option<Micros>;
+    /// How long packets wait on the link, as far as their delays tell.
+    fn queue_us(&self) -> u64;
 }
 
 /// The most that growth allows after some time.

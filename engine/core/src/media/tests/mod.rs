@@ -2,6 +2,7 @@
 
 mod batches;
 mod control;
+mod counters;
 mod feeding;
 mod forwarding;
 mod hostile;
