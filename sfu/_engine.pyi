@@ -217,7 +217,8 @@ class Engine:
         256), jitter (RTP units), rtt_us
         transport: packets_in, bytes_in, packets_out, bytes_out, auth_failures, replays, rtt_us (of ICE), report_rtt_us
         (by RTCP), estimate_bps (what the link to the peer carries; 0 = it told nothing), queue_us (how long packets
-        wait on it)
+        wait on it), paced_us (longest that a picture's packet waited here for it in the last second), paced_dropped
+        (packets that waited too long here)
         state (0 no check yet, 1 validated and heard, 2 silent, 3 expired: what the events so far come to)
         drops: unknown_ufrag, unvalidated, bad_integrity, malformed, foreign_ssrc, over_limit, no_keys (SRTP
         before the keys), half_open (DTLS of one more transport of a source with 64 unfinished handshakes, S14),

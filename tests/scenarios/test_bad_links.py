@@ -259,7 +259,7 @@ async def _narrow(own: Field, viewer: PeerProcess, link: Link) -> None:
     seen = await _stretch(viewer, narrowed + 3, widened)
     rate = seen.grew("video", "bytes") * 8 / (widened - narrowed - 3) / 1000
     add("N6", "video while 500 kbit/s are left", f"{rate:.0f} kbit/s", 80 <= rate <= 500)
-    add("N6", "queue from 3 s on", f"{longest:.0f} ms", longest <= 450)
+    add("N6", "queue from 3 s on", f"{longest:.0f} ms", longest <= 300)
     add("N6", "dropped from 3 s on", str(dropped), dropped == 0)
     audio = seen.lost_audio_percent
     add("N6", "audio lost while narrow", f"{audio:.2f} %", audio <= 1)

@@ -98,6 +98,7 @@ pub struct Phase {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fate {
     pub sent: u64,
+    pub sent_bytes: u64,
     pub lost: u64,
     /// Dropped from the full queue.
     pub overflowed: u64,
@@ -182,6 +183,7 @@ impl Link {
         let shape = self.phase(now).shape;
         let size = datagram.len() as u64 + OVERHEAD_BYTES;
         self.fate.sent += 1;
+        self.fate.sent_bytes += datagram.len() as u64;
         if shape.mtu > 0 && size > shape.mtu {
             self.fate.too_large += 1;
             return;

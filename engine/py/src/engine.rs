@@ -545,6 +545,8 @@ fn transport_row(own: &TransportStatistics) -> BTreeMap<&'static str, u64> {
         ("report_rtt_us", own.report_rtt_us),
         ("estimate_bps", own.estimate_bps),
         ("queue_us", own.queue_us),
+        ("paced_us", own.paced_us),
+        ("paced_dropped", own.paced_dropped),
         ("state", own.state as u64),
     ])
 }

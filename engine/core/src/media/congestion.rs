@@ -8,6 +8,7 @@ use crate::id::Micros;
 use super::allocation::{share, Stream};
 use super::estimate::{Ack, Estimator, Goog, History, News, Remb};
 use super::ingress::stamp;
+use super::pacer::Pacer;
 use super::probe::{Probe, STEP_US};
 use super::publication::{Layer, Publication, MAX_LAYERS, NONE};
 use super::router::{Router, Transport, ROUND_US};
@@ -39,6 +40,7 @@ pub struct Pressure {
     estimator: Option<Box<dyn Estimator>>,
     remb: Option<Remb>,
     probe: Probe,
+    pub pacer: Pacer,
     acks: Vec<Ack>,
     /// Bytes sent with a transport-wide number since `history` began.
     bytes: u64,
@@ -241,8 +243,10 @@ impl Router {
         }
         let (wanted, flowing) = (wanted + audio, flowing + audio);
         let ample = estimate >= wanted * AMPLE_PERCENT / 100;
+        let pace_bps = (!ample && self.adaptive).then_some(estimate);
         if ample && !transport.pressure.limited {
             self.shares = streams;
+            self.pace(slot, pace_bps);
             return;
         }
         let congested = transport.pressure.congested();
@@ -275,6 +279,7 @@ impl Router {
             }
         }
         self.shares = streams;
+        self.pace(slot, pace_bps);
         if !ample {
             self.begin_probe(slot, wanted * AMPLE_PERCENT / 100, now, sink);
         }

@@ -94,6 +94,7 @@ impl Router {
         }
         // Away first: what panics once must not come again.
         let mut packets = std::mem::take(&mut self.held.packets);
+        let mut is_paced = false;
         if let Some(Some(publication)) = self.publications.get(self.held.publication as usize) {
             let mut copying = Copying {
                 publication,
@@ -104,6 +105,10 @@ impl Router {
             };
             level(publication, &mut packets);
             for &sub in &publication.subscribers {
+                if copying.egress[sub as usize].paced {
+                    is_paced = true; // its turn comes when the others have theirs
+                    continue;
+                }
                 for copied in &packets {
                     let layer = publication.layers.get(usize::from(copied.layer));
                     let cache = layer.and_then(|layer| layer.cache.as_ref());
@@ -113,8 +118,34 @@ impl Router {
                 }
             }
         }
+        if is_paced {
+            self.release_paced(&packets, now, sink);
+        }
         packets.clear();
         self.held.packets = packets;
+    }
+
+    /// What is held, for those whose link is the limit.
+    fn release_paced(&mut self, packets: &[Copied], now: Micros, sink: &mut impl Sink) {
+        let mut place = 0;
+        while let Some(&sub) = self.publications[self.held.publication as usize]
+            .as_ref()
+            .and_then(|publication| publication.subscribers.get(place))
+        {
+            place += 1;
+            if !self.egress[sub as usize].paced {
+                continue;
+            }
+            for copied in packets {
+                if self.wait(sub, *copied, now, sink) {
+                    continue;
+                }
+                let before = self.egress[sub as usize].bytes;
+                self.copy_one(sub, *copied, now, sink);
+                let bytes = self.egress[sub as usize].bytes - before;
+                self.spent(sub, bytes, now);
+            }
+        }
     }
 
     /// The copy of a packet in its layer's cache, for one subscriber.

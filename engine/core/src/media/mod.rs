@@ -23,6 +23,7 @@ mod levels;
 mod loudest;
 mod mirror;
 mod opus;
+mod pacer;
 mod packet;
 mod probe;
 mod publication;

@@ -46,6 +46,7 @@ impl Router {
             self.keys = listed;
         }
         self.send_feedback(now, sink);
+        self.run_pacers(now, sink);
         self.run_probes(now, sink);
         self.tell_levels(now, sink);
         if let Some(due) = self.round_due {
@@ -254,6 +255,9 @@ impl Router {
 
     /// Sender reports, receiver reports and REMB of one transport.
     fn report(&mut self, slot: usize, now: Micros, sink: &mut impl Sink) {
+        if let Some(transport) = &mut self.transports[slot] {
+            transport.counters.paced_us = transport.pressure.pacer.take_longest_us();
+        }
         let Some(transport) = &self.transports[slot] else {
             return;
         };

@@ -95,6 +95,8 @@ pub struct Router {
     pub(super) shares: Vec<Share>,
     /// Transports with a probe on its way out.
     pub(super) probing: Vec<u32>,
+    /// Transports with pictures that wait.
+    pub(super) pacing: Vec<u32>,
     /// Who catches up from a key frame in a cache.
     pub(super) late: Vec<Late>,
     /// Transports that can send since the last tick.
@@ -134,6 +136,7 @@ impl Router {
             adaptive: true,
             shares: Vec::new(),
             probing: Vec::new(),
+            pacing: Vec::new(),
             late: Vec::new(),
             opened: Vec::new(),
             neighbours: Neighbours::default(),
@@ -203,6 +206,7 @@ impl Router {
         }
         self.feedback.retain(|waiting| *waiting != slot);
         self.probing.retain(|probing| *probing != slot);
+        self.pacing.retain(|pacing| *pacing != slot);
         self.opened.retain(|opened| *opened != slot);
         self.transports[slot as usize] = None;
         self.transport_slots.remove(&transport);
@@ -511,6 +515,7 @@ impl Router {
 
     /// A subscription carries nothing; its numbers wait for what comes next.
     pub(super) fn detach(&mut self, sub: u32) {
+        self.forget_waiting(sub);
         let hot = &mut self.egress[sub as usize];
         hot.source = NOWHERE;
         hot.current = NONE;

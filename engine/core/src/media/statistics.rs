@@ -132,6 +132,10 @@ pub struct TransportStatistics {
     pub estimate_bps: u64,
     /// How long packets wait on it, microseconds; 0 = none, or unknown.
     pub queue_us: u64,
+    /// Longest that a picture's packet waited here for the link in the last second, microseconds.
+    pub paced_us: u64,
+    /// Packets that waited too long here and were left out, up to the next key frame.
+    pub paced_dropped: u64,
 }
 
 /// All counters of a router.
@@ -162,6 +166,7 @@ impl Router {
                     let counters = TransportStatistics {
                         estimate_bps: entry.pressure.estimate_bps().unwrap_or_default(),
                         queue_us: entry.pressure.queue_us(),
+                        paced_dropped: entry.pressure.pacer.dropped(),
                         ..entry.counters
                     };
                     (entry.id, counters)

@@ -67,6 +67,8 @@ pub struct Egress {
     pub target: u8,
     /// Needs a key frame to start.
     pub video: bool,
+    /// Copies may have to wait (`pacer`).
+    pub paced: bool,
     /// Asked to send nothing.
     pub paused: bool,
     /// The transport could not take the last packet.
@@ -228,6 +230,7 @@ impl Subscription {
             current: NONE,
             target: NONE,
             video: stream.video,
+            paced: false,
             paused: false,
             stalled: false,
             stamped: false,

@@ -681,6 +681,8 @@ impl Plane {
                     if let Some(told) = told.get(&own.id) {
                         counters.estimate_bps = told.estimate_bps;
                         counters.queue_us = told.queue_us;
+                        counters.paced_us = told.paced_us;
+                        counters.paced_dropped = told.paced_dropped;
                         counters.report_rtt_us = told.rtt_us;
                     }
                     (own.id, counters)

@@ -27,6 +27,10 @@ pub struct TransportStatistics {
     pub estimate_bps: u64,
     /// How long packets wait on it, microseconds.
     pub queue_us: u64,
+    /// Longest wait of a picture's packet here, for the link.
+    pub paced_us: u64,
+    /// Packets that waited too long here.
+    pub paced_dropped: u64,
     /// What its events told so far come to.
     pub state: State,
 }

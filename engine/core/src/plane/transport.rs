@@ -202,7 +202,9 @@ impl Transport {
             rtt_us: self.ice.rtt_us(),
             report_rtt_us: 0,
             estimate_bps: 0,
-            queue_us: 0, // the router's
+            queue_us: 0, // the router's, and what follows
+            paced_us: 0,
+            paced_dropped: 0,
             state: self.ice.state(),
         }
     }

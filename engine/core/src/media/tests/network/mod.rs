@@ -5,10 +5,12 @@
 
 mod cases;
 mod publisher;
+mod sharing;
 mod viewer;
 
 use std::collections::HashMap;
 
+use super::super::TransportStatistics;
 use super::*;
 use crate::emulator::{Link, Phase, Shape};
 
@@ -149,7 +151,12 @@ impl Call {
 
     /// Let seconds go by, a millisecond at a time.
     pub fn run(&mut self, seconds: u64) {
-        for _ in 0..seconds * 1_000 {
+        self.run_ms(seconds * 1_000);
+    }
+
+    /// Let milliseconds go by.
+    pub fn run_ms(&mut self, count: u64) {
+        for _ in 0..count {
             self.step();
             self.now = self.now.plus_ms(1);
         }
@@ -221,9 +228,14 @@ impl Call {
 
     /// What is believed of a viewer's link.
     pub fn estimate(&self, viewer: usize) -> u64 {
+        self.transport(viewer).estimate_bps
+    }
+
+    /// Counters of a viewer's link.
+    pub fn transport(&self, viewer: usize) -> TransportStatistics {
         let id = self.viewers[viewer].id;
         let all = self.router.statistics().transports;
         let own = all.iter().find(|(found, _)| *found == id);
-        own.expect("known").1.estimate_bps
+        own.expect("known").1
     }
 }

@@ -76,6 +76,13 @@ impl Publisher {
         }
     }
 
+    /// The next frames are key frames.
+    pub fn renew(&mut self) {
+        for layer in &mut self.layers {
+            layer.key = true;
+        }
+    }
+
     pub fn stream(&self) -> ReceiveStream {
         if self.layers.len() > 1 {
             simulcast()

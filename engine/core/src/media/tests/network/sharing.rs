@@ -1,0 +1,169 @@
+//! What one link gets of a room: pacing, hysteresis, audio only, who goes first (MP22, MP25, MP26, MP28 to MP31).
+
+use super::viewer::Incoming;
+use super::*;
+
+const LAYERS: [u64; 3] = [150_000, 500_000, 2_000_000];
+
+fn limited(rate_bps: u64) -> Shape {
+    Shape {
+        rate_bps,
+        ..Shape::clean(20_000)
+    }
+}
+
+fn call(layers: &[u64], down: Vec<Phase>) -> Call {
+    let clean = steady(Shape::clean(10_000));
+    Call::new(
+        Publisher::new(layers),
+        (clean.clone(), clean.clone()),
+        vec![(clean, down)],
+    )
+}
+
+fn phase(what: &'static str, seconds: u64, shape: Shape) -> Phase {
+    Phase {
+        what,
+        lasts_us: seconds * 1_000_000,
+        shape,
+    }
+}
+
+/// MP28: on a link that is the limit a key frame leaves at one and a half times the estimate.
+#[test]
+fn a_key_frame_leaves_no_faster_than_one_and_a_half_times_the_estimate() {
+    let mut call = call(&LAYERS, steady(limited(650_000)));
+    call.run(15);
+    let (mut over, mut longest) = (0, 0);
+    for _ in 0..20 {
+        call.publisher.renew();
+        let estimate = call.estimate(0);
+        let before = call.links[&call.viewers[0].id].down.fate.sent_bytes;
+        call.run_ms(50);
+        let bps = (call.links[&call.viewers[0].id].down.fate.sent_bytes - before) * 8 * 20;
+        // Sound, and what may leave at once, come on top; a probe is meant to be more.
+        over += u32::from(bps > estimate * 3 / 2 + 250_000);
+        call.run_ms(950);
+        longest = longest.max(call.transport(0).paced_us);
+    }
+    assert!(over <= 3, "{over} of 20 key frames left at once");
+    assert!((5_000..500_000).contains(&longest), "waited {longest} us");
+    assert_eq!(call.transport(0).paced_dropped, 0);
+}
+
+/// MP29.
+#[test]
+fn a_link_that_breathes_by_ten_percent_flaps_nobody() {
+    let mut down = vec![phase("steady", 20, limited(900_000))];
+    for _ in 0..30 {
+        down.push(phase("a little more", 1, limited(990_000)));
+        down.push(phase("a little less", 1, limited(810_000)));
+    }
+    let mut call = call(&LAYERS, down);
+    call.run(80);
+    let viewer = &call.viewers[0];
+    let from = call.start.plus_ms(20_000);
+    let frames = viewer.frames.iter().filter(|(at, _)| *at >= from);
+    let layers: Vec<_> = frames.map(|(_, layer)| *layer).collect();
+    let switches = layers.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    assert!(switches <= 2, "{switches} switches in a minute");
+    assert_eq!(layers.last(), Some(&1));
+}
+
+/// MP30: 80 kbit/s carry sound and nothing else.
+#[test]
+fn below_the_lowest_layer_there_is_sound_alone_and_pictures_come_back() {
+    let down = vec![
+        phase("wide", 10, limited(4_000_000)),
+        phase("sound fits", 30, limited(80_000)),
+        phase("wide again", 60, limited(4_000_000)),
+    ];
+    let mut call = call(&LAYERS, down);
+    call.run(20);
+    // It is found out by now: from here on sound is whole.
+    call.viewers[0].audio = Incoming::default();
+    call.run(20);
+    let told = |call: &Call| -> Vec<_> {
+        let events = call.events.iter();
+        events
+            .filter_map(|(at, event)| match event {
+                Event::Paused(_) => Some((call.second(*at), true)),
+                Event::Resumed(_) => Some((call.second(*at), false)),
+                _ => None,
+            })
+            .collect()
+    };
+    let early = told(&call);
+    let lost = call.viewers[0].audio.residual();
+    assert!(lost <= 0.01, "{lost} of sound, {early:?}");
+    assert!(
+        early.iter().any(|(at, paused)| *paused && *at < 17.0),
+        "{early:?}"
+    );
+    let video = call.viewers[0].video.bytes.iter().skip(25);
+    assert!(video.sum::<u64>() * 8 / 15 < 40_000);
+    call.run(20);
+    let all = told(&call);
+    assert!(
+        matches!(all.last(), Some((at, false)) if (40.0..50.0).contains(at)),
+        "{all:?}"
+    );
+    let shown = call.viewers[0].frames.last().map(|(_, layer)| *layer);
+    assert_eq!(shown, Some(2), "{all:?}");
+}
+
+/// MP25: a queue that grows is believed before anything is lost.
+#[test]
+fn a_growing_queue_lowers_the_estimate_before_loss() {
+    let narrow = Shape {
+        queue_us: 5_000_000,
+        ..limited(700_000)
+    };
+    let down = vec![
+        phase("wide", 10, limited(4_000_000)),
+        phase("deep queue", 60, narrow),
+    ];
+    let mut call = call(&LAYERS, down);
+    call.run(10);
+    let before = call.estimate(0);
+    call.run(3);
+    let fate = call.links[&call.viewers[0].id].down.fate;
+    assert_eq!(fate.overflowed, 0);
+    assert!(
+        call.estimate(0) < before * 2 / 3,
+        "{before} {}",
+        call.estimate(0)
+    );
+}
+
+/// MP24: a tenth of all packets lost lowers what is believed.
+#[test]
+fn loss_lowers_the_estimate_within_two_seconds() {
+    let lossy = Shape {
+        loss: crate::emulator::Loss::percent(15),
+        ..limited(4_000_000)
+    };
+    let down = vec![
+        phase("clean", 10, limited(4_000_000)),
+        phase("lossy", 60, lossy),
+    ];
+    let mut call = call(&LAYERS, down);
+    call.run(10);
+    let before = call.estimate(0);
+    call.run(3);
+    assert!(call.estimate(0) < before, "{before} {}", call.estimate(0));
+}
+
+/// MP22: a peer that knows nothing but REMB.
+#[test]
+fn a_remb_of_300_kbit_is_met_within_five_seconds() {
+    let mut call = call(&LAYERS, steady(Shape::clean(20_000)));
+    call.viewers[0].feeds_back = false;
+    call.run(10);
+    call.viewers[0].remb_bps = 300_000;
+    call.run(5);
+    let seconds = call.viewers[0].video.bytes.len();
+    call.run(5);
+    let video = &call.viewers[0].video.bytes[seconds..];
+    assert!(video.iter().all(|bytes| bytes * 8 <= 300_000), "{video:?}");
+}
