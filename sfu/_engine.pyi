@@ -66,6 +66,7 @@ class Extensions:
         abs_capture_time: int = 0,
         playout_delay: int = 0,
         dependency_descriptor: int = 0,
+        frame_marking: int = 0,
     ) -> Extensions: ...
 
 @final
@@ -73,7 +74,8 @@ class ReceiveStream:
     """How incoming packets of one section find their track: signalled SSRCs, or mid/rid extensions.
 
     `rids` lists the simulcast layers, lowest first; empty = a single stream. `ssrcs` are (ssrc, rtx ssrc
-    or 0) pairs in layer order, or empty when only mid/rid or the payload type can tell.
+    or 0) pairs in layer order, or empty when only mid/rid or the payload type can tell. `encrypted`: frames
+    are encrypted end to end, so nothing is concluded from what they hold.
     """
 
     def __new__(
@@ -85,6 +87,7 @@ class ReceiveStream:
         extensions: Extensions,
         rids: list[str] = ...,
         ssrcs: list[tuple[int, int]] = ...,
+        encrypted: bool = False,
     ) -> ReceiveStream: ...
 
 @final
@@ -131,7 +134,7 @@ class Engine:
         ("silent", transport, None)           no authenticated packet for 5 s
         ("heard", transport, None)            an authenticated packet after "silent"
         ("expired", transport, None)          consent lost for 30 s; the transport sends nothing any more
-        ("first_packet", publication, (layer, payload_type))   of each layer
+        ("first_packet", publication, (layer, payload_type))   of each layer, simulcast or spatial
         ("bye", publication, None)            RTCP BYE for its SSRC
         ("keyframe", subscription, None)      the first key frame since the last switch went out
         ("paused", subscription, None)        its link does not carry even the lowest layer any more; video only
@@ -191,7 +194,12 @@ class Engine:
         subscription's own, mapped by codec name. A codec the subscriber has not is not forwarded.
         """
     def set_layer(self, subscription: int, *, max_layer: int, paused: bool) -> None:
-        """Highest simulcast layer to forward (0 lowest) and whether to forward at all. Switches at a key frame."""
+        """Highest layer to forward, simulcast or spatial (0 lowest), and whether to forward at all.
+
+        Simulcast layers switch at a key frame; spatial layers go down at once where each stands on the one below.
+        """
+    def set_frame_rate(self, subscription: int, *, max_fps: int) -> None:
+        """So many frames per second are enough, 0..255, 0 = all: temporal layers above are left out."""
     def set_priority(self, subscription: int, *, priority: int) -> None:
         """Who gets bandwidth first on a narrow link, 0..255: higher before lower, equals in turn. Audio is never held back."""
     def set_loudest(self, group: int, *, places: int, dominant: int | None = None) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FASTEST_REPORT_S: Final = 0.1  # at most 10 speaker events a second
 _DEFAULT_REPORT_S: Final = 0.25  # as `protocol.Policy`
+_MOST_FPS: Final = 255  # what the engine's command can say
 
 
 class Group:
@@ -176,6 +177,7 @@ class Group:
             wanted_layer(subscription.wish, track.layers),
             paused=subscription.wish.paused or stream.is_held_back,
         )
+        self._set_frame_rate(subscription.stream, min(max(subscription.wish.fps, 0), _MOST_FPS))
         self._prioritise(subscription)
         self._tell_paused(subscription)
 
@@ -360,6 +362,11 @@ class Group:
             return
         stream.max_layer, stream.paused = max_layer, paused
         self._plane.set_layer(stream.subscription, max_layer=max_layer, paused=paused)
+
+    def _set_frame_rate(self, stream: Stream, max_fps: int) -> None:
+        if stream.subscription is not None and stream.max_fps != max_fps:
+            stream.max_fps = max_fps
+            self._plane.set_frame_rate(stream.subscription, max_fps)
 
 
 def choose(current: str, candidates: list[Track], speaker_session: str) -> Track | None:

@@ -108,6 +108,7 @@ class Line:
             extensions=self.extensions,
             rids=self._rids(track),
             ssrcs=negotiation.layer_ssrcs(remote),
+            encrypted=track.encrypted,
         )
 
     def _rids(self, track: Track | None) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ _EXTENSION_FIELDS: Final = {
     "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time": "abs_capture_time",
     "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay": "playout_delay",
     "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension": "dependency_descriptor",
+    "urn:ietf:params:rtp-hdrext:framemarking": "frame_marking",
 }
 
 
@@ -65,6 +66,7 @@ def _receive_stream(stream: Receiving) -> _engine.ReceiveStream:
         extensions=_extensions(stream.extensions),
         rids=list(stream.rids),
         ssrcs=list(stream.ssrcs),
+        encrypted=stream.encrypted,
     )
 
 
@@ -171,6 +173,9 @@ class NativePlane:
 
     def set_layer(self, subscription: Handle, *, max_layer: int, paused: bool) -> None:
         self._engine.set_layer(subscription, max_layer=max_layer, paused=paused)
+
+    def set_frame_rate(self, subscription: Handle, max_fps: int) -> None:
+        self._engine.set_frame_rate(subscription, max_fps=max_fps)
 
     def set_priority(self, subscription: Handle, priority: int) -> None:
         self._engine.set_priority(subscription, priority=priority)

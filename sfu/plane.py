@@ -17,7 +17,7 @@ Handle = int
 class Receiving:
     """How one section's incoming packets find their track. `rids` and `ssrcs` lowest layer first.
 
-    `ssrcs` are (ssrc, rtx ssrc or 0). `codecs` include their rtx entries.
+    `ssrcs` are (ssrc, rtx ssrc or 0). `codecs` include their rtx entries. `encrypted`: end to end.
     """
 
     mid: str
@@ -26,6 +26,7 @@ class Receiving:
     extensions: tuple[Extension, ...]
     rids: tuple[str, ...] = ()
     ssrcs: tuple[tuple[int, int], ...] = ()
+    encrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Plane(Protocol):
     def subscribe(self, transport: Handle, stream: Sending) -> Handle: ...
     def set_source(self, subscription: Handle, publication: Handle | None) -> None: ...
     def set_layer(self, subscription: Handle, *, max_layer: int, paused: bool) -> None: ...
+    def set_frame_rate(self, subscription: Handle, max_fps: int) -> None: ...
     def set_priority(self, subscription: Handle, priority: int) -> None: ...
     def set_loudest(self, group: int, places: int, dominant: Handle | None) -> None: ...
     def unsubscribe(self, subscription: Handle) -> None: ...

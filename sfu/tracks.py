@@ -95,6 +95,7 @@ class Stream:
     carried: str = ""  # track id
     source: str = ""  # track and publication, as last told to the engine
     max_layer: int = -1
+    max_fps: int = 0  # 0 is where the engine begins
     paused: bool = False
     priority: int = 0  # 0 is where the engine begins
     is_starved: bool = False  # the engine holds it back for want of bandwidth
@@ -105,7 +106,7 @@ class Stream:
     def detached(self) -> None:
         """The engine no longer has it."""
         self.subscription, self.carried, self.source = None, "", ""
-        self.max_layer, self.paused = -1, False
+        self.max_layer, self.max_fps, self.paused = -1, 0, False
         self.priority, self.is_starved = 0, False
         self.is_held_back, self.is_fed = False, False
 

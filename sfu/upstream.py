@@ -60,6 +60,7 @@ class Upstream:
         else:
             track.match, track.wanted_mid = command.match, command.mid
             track.layers, track.source = command.layers, command.source
+            track.encrypted = command.encrypted
             self._group.source_changed(track)
         self.bind_all()
 

@@ -166,6 +166,12 @@ def seeds() -> dict[str, list[bytes]]:
             b"\0" + AV1,
             b"\x03\xc0\x00\x07" + AV1,
         ],
+        # a key frame with its structure, a frame by template, one with everything of its own
+        "dependency": [
+            bytes([len(DEPENDENCY)]) + DEPENDENCY + b"\x03\xc1\x00\x02",
+            bytes([len(DEPENDENCY)]) + DEPENDENCY + b"\x06\xc1\x00\x03\x58\x3f\xff",
+        ],
+        "red": [b"\xef\x00\x00\x04\xef\x00\x00\x04\x6fone.two.three", b"\x6fopus"],
         "srtp": [h + bytes(16) for h in headers]
         + [c + bytes(16) + b"\x80\0\0\1" for c in compounds[:2]],
     }

@@ -108,6 +108,7 @@ class FakePlane:
     sources: dict[int, int | None] = field(default_factory=dict)
     layers: dict[int, tuple[int, bool]] = field(default_factory=dict)
     loudest: dict[int, tuple[int, int | None]] = field(default_factory=dict)
+    frame_rates: dict[int, int] = field(default_factory=dict)
     priorities: dict[int, int] = field(default_factory=dict)
     sent: list[tuple[int, bytes]] = field(default_factory=list)
     keys: dict[int, tuple[int, bytes, bool]] = field(default_factory=dict)
@@ -186,6 +187,9 @@ class FakePlane:
 
     def set_layer(self, subscription: int, *, max_layer: int, paused: bool) -> None:
         self.layers[subscription] = (max_layer, paused)
+
+    def set_frame_rate(self, subscription: int, max_fps: int) -> None:
+        self.frame_rates[subscription] = max_fps
 
     def set_priority(self, subscription: int, priority: int) -> None:
         self.priorities[subscription] = priority

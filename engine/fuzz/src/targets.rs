@@ -8,9 +8,11 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 
 use parley_core::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
+use parley_core::media::dependency::{self, State};
 use parley_core::media::keyframe::Kind;
+use parley_core::media::redundancy::primary;
 use parley_core::media::rtcp::{Compound, Packet};
-use parley_core::media::rtp::{Header, Values};
+use parley_core::media::rtp::{Header, Span, Values};
 use parley_core::media::twcc::Feedback;
 use parley_core::media::vp8::Descriptor;
 use parley_core::media::{Codec, Extensions, ReceiveStream, SendStream};
@@ -23,7 +25,7 @@ use parley_core::wire::{Event, Output, Path, SLOT_BYTES};
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its binary.
-pub const ALL: [(&str, Target); 15] = [
+pub const ALL: [(&str, Target); 17] = [
     ("stun", stun),
     ("plane", plane),
     ("call", call),
@@ -38,6 +40,8 @@ pub const ALL: [(&str, Target); 15] = [
     ("h264", h264),
     ("h265", h265),
     ("av1", av1),
+    ("dependency", dependency),
+    ("red", red),
     ("srtp", srtp),
 ];
 
@@ -60,6 +64,7 @@ pub const EXTENSIONS: Extensions = Extensions {
     abs_capture_time: 8,
     playout_delay: 9,
     dependency_descriptor: 10,
+    frame_marking: 11,
 };
 
 /// What Alice publishes: (SSRC, RTX SSRC) of the video, then the audio's SSRC.
@@ -135,6 +140,39 @@ fn arrivals(feedback: &Feedback<'_>) -> usize {
     let count = feedback.arrivals().count();
     assert!(count <= usize::from(feedback.count));
     count
+}
+
+/// A stream of dependency descriptors, each behind its length.
+pub fn dependency(data: &[u8]) {
+    let mut state = State::default();
+    let mut rest = data;
+    while let Some((len, more)) = rest.split_first() {
+        let len = usize::from(*len).min(more.len());
+        let (descriptor, more) = more.split_at(len);
+        rest = more;
+        let Some(shape) = state.read(descriptor) else {
+            continue;
+        };
+        let mut room = [0; dependency::MAX_BYTES];
+        let written =
+            dependency::write_active(descriptor, shape.mask_at, shape.targets, 1, &mut room);
+        if let Some(written) = written {
+            let mut fresh = None;
+            let again = dependency::parse(&room[..written], state.structure(), &mut fresh);
+            assert!(again.is_ok_and(|again| again.active == Some(1)) || !shape.structured);
+        }
+    }
+}
+
+/// A RED packet.
+pub fn red(data: &[u8]) {
+    let all = Span {
+        at: 0,
+        len: data.len().min(1_500) as u16,
+    };
+    if let Some((_, place)) = primary(all, data) {
+        assert!(!place.of(data).is_empty());
+    }
 }
 
 /// The body of transport-cc feedback.
@@ -423,6 +461,7 @@ impl Call {
             extensions: EXTENSIONS,
             rids: Vec::new(),
             ssrcs,
+            encrypted: false,
         };
         let group = GroupId(1);
         let video = receive("0", true, codecs, vec![VIDEO]);

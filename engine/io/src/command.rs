@@ -78,6 +78,8 @@ pub enum Command {
         max_layer: u8,
         paused: bool,
     },
+    /// `Plane::set_frame_rate`
+    SetFrameRate { id: SubscriptionId, max_fps: u8 },
     /// `Plane::set_priority`
     SetPriority { id: SubscriptionId, priority: u8 },
     /// `Plane::set_loudest`; concerns every shard.
@@ -111,6 +113,7 @@ impl Command {
             Self::Subscribe { id, .. }
             | Self::SetSource { id, .. }
             | Self::SetLayer { id, .. }
+            | Self::SetFrameRate { id, .. }
             | Self::SetPriority { id, .. }
             | Self::Unsubscribe { id } => id.0,
             Self::SetLoudest { .. } => return None,
@@ -184,6 +187,7 @@ impl Command {
             } => {
                 plane.set_layer(id, max_layer, paused, now, out);
             }
+            Self::SetFrameRate { id, max_fps } => plane.set_frame_rate(id, max_fps, now, out),
             Self::SetPriority { id, priority } => plane.set_priority(id, priority),
             Self::SetLoudest {
                 group,

@@ -169,6 +169,7 @@ fn incoming() -> ReceiveStream {
         extensions: Extensions::default(),
         rids: Vec::new(),
         ssrcs: vec![(7, 0)],
+        encrypted: false,
     }
 }
 

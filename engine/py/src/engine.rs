@@ -374,6 +374,12 @@ impl Engine {
         )
     }
 
+    #[pyo3(signature = (subscription, *, max_fps))]
+    fn set_frame_rate(&self, py: Python<'_>, subscription: u64, max_fps: u8) -> PyResult<()> {
+        let id = SubscriptionId(subscription);
+        self.submit(py, Command::SetFrameRate { id, max_fps })
+    }
+
     #[pyo3(signature = (subscription, *, priority))]
     fn set_priority(&self, py: Python<'_>, subscription: u64, priority: u8) -> PyResult<()> {
         let id = SubscriptionId(subscription);

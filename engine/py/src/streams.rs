@@ -99,7 +99,8 @@ impl Extensions {
     #[new]
     #[pyo3(signature = (
         *, mid = 0, rid = 0, repaired_rid = 0, audio_level = 0, transport_cc = 0, abs_send_time = 0,
-        video_orientation = 0, abs_capture_time = 0, playout_delay = 0, dependency_descriptor = 0
+        video_orientation = 0, abs_capture_time = 0, playout_delay = 0, dependency_descriptor = 0,
+        frame_marking = 0
     ))]
     #[allow(clippy::too_many_arguments)] // the stub's keywords
     fn new(
@@ -113,6 +114,7 @@ impl Extensions {
         abs_capture_time: u8,
         playout_delay: u8,
         dependency_descriptor: u8,
+        frame_marking: u8,
     ) -> Self {
         Self(media::Extensions {
             mid,
@@ -125,6 +127,7 @@ impl Extensions {
             abs_capture_time,
             playout_delay,
             dependency_descriptor,
+            frame_marking,
         })
     }
 }
@@ -137,7 +140,7 @@ pub struct ReceiveStream(pub media::ReceiveStream);
 #[pymethods]
 impl ReceiveStream {
     #[new]
-    #[pyo3(signature = (*, mid, video, codecs, extensions, rids = vec![], ssrcs = vec![]))]
+    #[pyo3(signature = (*, mid, video, codecs, extensions, rids = vec![], ssrcs = vec![], encrypted = false))]
     fn new(
         mid: String,
         video: bool,
@@ -145,6 +148,7 @@ impl ReceiveStream {
         extensions: Extensions,
         rids: Vec<String>,
         ssrcs: Vec<(u32, u32)>,
+        encrypted: bool,
     ) -> PyResult<Self> {
         check_mid(&mid)?;
         if rids.len() > MAX_RIDS || ssrcs.len() > MAX_SSRCS {
@@ -164,6 +168,7 @@ impl ReceiveStream {
             extensions: extensions.0,
             rids,
             ssrcs,
+            encrypted,
         }))
     }
 }

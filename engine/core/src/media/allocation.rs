@@ -6,7 +6,8 @@
 //! Not here: who has which priority (`sfu`), when a grant takes effect (`congestion`).
 
 use super::layers::choose;
-use super::publication::{MAX_LAYERS, NONE};
+use super::publication::NONE;
+use super::steps::{Steps, MAX_STEPS};
 
 /// Something more than it has must fit with this room to spare, percent ...
 const RISE_PERCENT: u64 = 110;
@@ -20,10 +21,10 @@ pub struct Stream {
     pub sub: u32,
     /// Higher first.
     pub priority: u8,
-    /// Bits per second of each layer.
-    pub rates: [u64; MAX_LAYERS],
+    /// Bits per second of each step (`steps`), which are the layers of this file.
+    pub rates: [u64; MAX_STEPS],
     /// Layers that are sent, a bit each.
-    pub live: u8,
+    pub live: Steps,
     /// Highest layer wished for.
     pub max: u8,
     /// Layer granted before, `NONE` = paused.
@@ -108,11 +109,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn rates(lowest: [u64; 3]) -> [u64; MAX_STEPS] {
+        let mut rates = [0; MAX_STEPS];
+        rates[..3].copy_from_slice(&lowest);
+        rates
+    }
+
     fn camera(sub: u32, priority: u8) -> Stream {
         Stream {
             sub,
             priority,
-            rates: [150_000, 500_000, 2_000_000, 0],
+            rates: rates([150_000, 500_000, 2_000_000]),
             live: 0b111,
             max: 2,
             had: NONE,
@@ -165,7 +172,7 @@ mod tests {
     fn a_single_size_flows_or_is_paused() {
         let screen = Stream {
             live: 1,
-            rates: [1_200_000, 0, 0, 0],
+            rates: rates([1_200_000, 0, 0]),
             ..camera(0, 1)
         };
         assert_eq!(granted(1_000_000, vec![screen]), [(0, NONE)]);
@@ -179,8 +186,8 @@ mod tests {
     }
 
     prop_compose! {
-        fn any_stream()(sub in 0u32..50, priority: u8, rates in proptest::array::uniform4(0u64..5_000_000),
-                        live in 0u8..16, max: u8, had in prop::sample::select(vec![0u8, 1, 2, 3, NONE])) -> Stream {
+        fn any_stream()(sub in 0u32..50, priority: u8, rates in proptest::array::uniform12(0u64..5_000_000),
+                        live in 0u16..1 << 12, max: u8, had in prop::sample::select(vec![0u8, 1, 2, 3, 7, 11, NONE])) -> Stream {
             let mut rates = rates;
             rates.sort_unstable();
             Stream { sub, priority, rates, live, max, had, granted: 0 }

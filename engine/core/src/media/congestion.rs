@@ -8,11 +8,13 @@ use crate::id::Micros;
 use super::allocation::{share, Stream};
 use super::estimate::{Ack, Estimator, Goog, History, News, Remb};
 use super::ingress::stamp;
+use super::ladder::smoothed;
 use super::pacer::Pacer;
 use super::probe::{Probe, STEP_US};
 use super::publication::{Layer, Publication, MAX_LAYERS, NONE};
 use super::router::{Router, Transport, ROUND_US};
 use super::rtp::Writer;
+use super::steps::{layer_of, temporal_of, MAX_STEPS};
 use super::subscription::{Egress, Face, Subscription};
 use super::twcc::Feedback;
 use super::{Event, Sink};
@@ -27,6 +29,8 @@ const FLOOD_PERCENT: u64 = 150;
 const AMPLE_PERCENT: u64 = 120;
 /// A layer that was not measured yet, by its index; a single one counts as the second.
 const ASSUMED_BPS: [u64; MAX_LAYERS] = [150_000, 500_000, 1_700_000, 3_000_000];
+/// The share of a frame rate below the full one, percent.
+const ASSUMED_PERCENT: [u64; 3] = [40, 60, 100];
 /// Padding of a probe packet without content (RFC 3550 section 5.1: one byte counts it).
 const PADDING_BYTES: usize = 255;
 /// Packets of one step of a probe.
@@ -114,11 +118,7 @@ impl Layer {
         let bytes = self.counted - self.measured;
         self.measured = self.counted;
         let bps = bytes * 8 * 1_000_000 / ROUND_US;
-        self.bps = match (self.bps, bps) {
-            (0, first) => first,
-            (before, now) if now > before => before + (now - before) / 6,
-            (before, now) => before - (before - now) / 12,
-        };
+        self.bps = smoothed(self.bps, bps);
     }
 }
 
@@ -234,7 +234,11 @@ impl Router {
                 continue;
             }
             wanted += stream.rate(stream.wish());
-            flowing += stream.rate(hot.current);
+            flowing += if hot.current == NONE {
+                0
+            } else {
+                stream.rate(hot.step)
+            };
             streams.push(stream);
         }
         let by_remb = transport.pressure.estimator.is_none();
@@ -325,8 +329,12 @@ impl Router {
         }
         cold.cap = cap;
         cold.starved = starved;
-        if mood.floods && granted != NONE && hot.current != NONE && hot.current > granted {
-            hot.current = NONE;
+        let publication = self.publications.get(hot.source as usize);
+        if let (true, Some(Some(publication))) = (mood.floods && granted != NONE, publication) {
+            let is_at_once = publication.carrier(granted) == hot.current && publication.is_nested();
+            if hot.current != NONE && hot.step > granted && !is_at_once {
+                hot.current = NONE;
+            }
         }
         self.retarget(stream.sub, now, sink);
     }
@@ -442,11 +450,12 @@ impl Router {
             .and_then(|segment| {
                 let publication = self.publications.get(hot.source as usize)?.as_ref()?;
                 let layer = publication.layers.get(usize::from(segment.layer))?;
-                let dense = sequence.wrapping_sub(segment.deltas.sequence);
-                let (meta, packet) = layer.cache.as_ref()?.get(dense)?;
+                let (dense, deltas, mark) = cold.source_of(segment, sequence)?;
+                let (mut meta, packet) = layer.cache.as_ref()?.get(dense)?;
+                meta.marker |= mark.marker;
                 let codec = *cold.codecs.get(usize::from(meta.codec))?;
                 let is_same = layer.epoch == segment.epoch && codec.1 != NONE && publication.open;
-                is_same.then_some((segment.deltas, meta, packet, codec.1))
+                (is_same && !mark.filled).then_some((deltas, meta, packet, codec.1))
             });
         let mut face = Face {
             payload_type: rtx,
@@ -456,6 +465,7 @@ impl Router {
             transport_cc: Some(number as u16),
             now,
             padding: 0,
+            active: 0,
         };
         let len = if let Some((deltas, meta, packet, rtx)) = again {
             face.payload_type = rtx;
@@ -508,11 +518,18 @@ impl Egress {
 }
 
 fn stream_of(publication: &Publication, cold: &Subscription, sub: u32) -> Stream {
-    let mut rates = [0; MAX_LAYERS];
-    let is_single = publication.layers.len() == 1;
-    for (index, (rate, layer)) in rates.iter_mut().zip(&publication.layers).enumerate() {
-        *rate = match layer.bps {
-            0 => ASSUMED_BPS[index.max(usize::from(is_single))],
+    let live = publication.live_steps();
+    let is_plain = publication.layers.len() == 1 && publication.ladder.is_none();
+    let mut rates = [0; MAX_STEPS];
+    for (step, rate) in (0u8..)
+        .zip(&mut rates)
+        .filter(|(step, _)| live >> step & 1 == 1)
+    {
+        *rate = match publication.measured_bps(step) {
+            0 => {
+                let size = usize::from(layer_of(step)).max(usize::from(is_plain));
+                ASSUMED_BPS[size] * ASSUMED_PERCENT[usize::from(temporal_of(step))] / 100
+            }
             measured => measured,
         };
     }
@@ -520,8 +537,8 @@ fn stream_of(publication: &Publication, cold: &Subscription, sub: u32) -> Stream
         sub,
         priority: cold.priority,
         rates,
-        live: publication.live(),
-        max: cold.max_layer,
+        live,
+        max: publication.wish(cold.max_layer, cold.max_fps),
         had: NONE,
         granted: NONE,
     };

@@ -215,13 +215,25 @@ impl Router {
         let Some(layer) = layer.filter(|layer| layer.epoch == segment.epoch) else {
             return;
         };
-        let dense = sequence.wrapping_sub(segment.deltas.sequence);
-        let Some((meta, packet)) = layer.cache.as_ref().and_then(|cache| cache.get(dense)) else {
+        let Some((dense, deltas, mark)) = cold.source_of(&segment, sequence) else {
             return;
         };
-        let Some(&(payload_type, rtx, allowed)) = cold.codecs.get(usize::from(meta.codec)) else {
+        let Some((mut meta, packet)) = layer.cache.as_ref().and_then(|cache| cache.get(dense))
+        else {
             return;
         };
+        let mut codec = cold.codecs.get(usize::from(meta.codec));
+        if codec.is_some_and(|codec| codec.0 == NONE) && !meta.primary.is_empty() {
+            meta.payload = meta.primary; // as it went out (RED)
+            codec = cold.codecs.get(usize::from(meta.primary_codec));
+        }
+        let Some(&(payload_type, rtx, allowed)) = codec else {
+            return;
+        };
+        meta.marker |= mark.marker;
+        if mark.filled {
+            meta.payload.len = 0;
+        }
         if !allowed || payload_type == NONE || !publication.open {
             return;
         }
@@ -240,6 +252,11 @@ impl Router {
             transport_cc: None,
             now,
             padding: 0,
+            active: if mark.masked {
+                publication.active_targets(segment.layer, hot.step)
+            } else {
+                0
+            },
         };
         if rtx != NONE {
             face.payload_type = rtx;
@@ -251,7 +268,7 @@ impl Router {
         if hot.stamped && hot.extensions.transport_cc != 0 {
             face.transport_cc = stamp(&mut self.transports[hot.transport as usize]);
         }
-        let len = hot.compose(slot, &face, &segment.deltas, &meta, packet);
+        let len = hot.compose(slot, &face, &deltas, &meta, packet);
         if face.transport_cc.is_some() {
             if let Some(transport) = &mut self.transports[hot.transport as usize] {
                 transport.noted(len.unwrap_or(0), now);

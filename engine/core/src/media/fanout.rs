@@ -11,7 +11,9 @@ use super::ingress::{begin, stamp};
 use super::packet::Meta;
 use super::publication::{Publication, NONE};
 use super::router::{Router, Transport};
-use super::subscription::{Egress, Face, Subscription};
+use super::selection::Verdict;
+use super::skips::Mark;
+use super::subscription::{Deltas, Egress, Face, Subscription};
 use super::{Event, Sink};
 
 /// Packets held at most, all of one publication: one batch of the socket, and far less than a layer's cache holds.
@@ -217,43 +219,109 @@ impl Copying<'_> {
             if !due || hot.target == NONE || hot.stalled {
                 return;
             }
-            if hot.payload_types[usize::from(meta.codec)] == NONE {
+            if payload_type(hot, meta).is_none() {
                 return;
             }
             let Some(cold) = &mut self.subscriptions[sub as usize] else {
                 return;
             };
             begin(self.publication, hot, cold, layer, dense, meta, now);
+            if hot.video {
+                settle(self.publication, hot, cold, layer, dense);
+            }
             switched = true;
         }
         if dense < hot.first || dense >= hot.behind {
             return;
         }
-        let payload_type = hot.payload_types[usize::from(meta.codec)];
-        if payload_type == NONE {
+        let Some((payload_type, is_inner)) = payload_type(hot, meta) else {
             hot.current = NONE; // a codec that cannot be mapped: go on at the next that can
             return;
+        };
+        let mut writing = Writing {
+            sub,
+            payload_type,
+            deltas: hot.deltas,
+            // A repeat without RTX must equal its original, and repeats stand alone.
+            padding: if hot.stamped { copied.padding } else { 0 },
+            active: 0,
+            switched,
+        };
+        if is_inner {
+            let inner = Meta {
+                payload: meta.primary,
+                ..*meta
+            };
+            self.write(&writing, dense, &inner, packet, sink);
+        } else if hot.selective {
+            if let Some(meta) = self.thin(&mut writing, copied, meta) {
+                self.write(&writing, dense, &meta, packet, sink);
+            }
+        } else {
+            self.write(&writing, dense, meta, packet, sink);
         }
+    }
+
+    /// The packet as a subscriber gets it who does not get all; None if it does not get this one.
+    fn thin(&mut self, writing: &mut Writing, copied: Copied, meta: &Meta) -> Option<Meta> {
+        let hot = &mut self.egress[writing.sub as usize];
+        let cold = self.subscriptions[writing.sub as usize].as_mut()?;
+        let slot = cold.segments.back()?.skips;
+        let skips = cold.skips.get_mut(usize::from(slot))?;
+        let verdict = hot.select(skips, self.publication, copied.dense, meta);
+        let mut meta = *meta;
+        let mark = match verdict {
+            Verdict::Send(mark) => mark,
+            Verdict::Fill => {
+                meta.payload.len = 0;
+                Mark {
+                    filled: true,
+                    ..Mark::default()
+                }
+            }
+            Verdict::Skip | Verdict::Drop => return None,
+        };
+        skips.note(copied.dense, mark);
+        meta.marker |= mark.marker;
+        if mark.masked {
+            writing.active = self.publication.active_targets(copied.layer, hot.step);
+        }
+        writing.deltas = writing.deltas.without(skips.before(copied.dense));
+        Some(meta)
+    }
+
+    /// Write a copy and account for it.
+    #[inline]
+    fn write(
+        &mut self,
+        writing: &Writing,
+        dense: u64,
+        meta: &Meta,
+        packet: &[u8],
+        sink: &mut impl Sink,
+    ) {
+        let now = self.now;
+        let hot = &mut self.egress[writing.sub as usize];
         let Some(slot) = sink.rtp(hot.to) else {
             hot.stalled = true;
             hot.current = NONE;
             return;
         };
-        let sequence = dense.wrapping_add(hot.deltas.sequence);
+        let sequence = dense.wrapping_add(writing.deltas.sequence);
         let mut face = Face {
-            payload_type,
+            payload_type: writing.payload_type,
             sequence: sequence as u16,
             ssrc: hot.ssrc,
             original: None,
             transport_cc: None,
             now,
-            // A repeat without RTX must equal its original, and repeats stand alone.
-            padding: if hot.stamped { copied.padding } else { 0 },
+            padding: writing.padding,
+            active: writing.active,
         };
         if hot.stamped && hot.extensions.transport_cc != 0 {
             face.transport_cc = stamp(&mut self.transports[hot.transport as usize]);
         }
-        let len = hot.compose(slot, &face, &hot.deltas, meta, packet);
+        let len = hot.compose(slot, &face, &writing.deltas, meta, packet);
         if face.transport_cc.is_some() {
             if let Some(transport) = &mut self.transports[hot.transport as usize] {
                 transport.noted(len.unwrap_or(0), now);
@@ -265,13 +333,55 @@ impl Copying<'_> {
             sink.rtp_done_repeatable(len.unwrap_or(0));
         }
         if let Some(len) = len {
-            hot.sent(sequence, meta, len, now);
-            if switched && hot.video {
-                if let Some(cold) = &self.subscriptions[sub as usize] {
+            hot.sent(sequence, &writing.deltas, meta, len, now);
+            if writing.switched && hot.video {
+                if let Some(cold) = &self.subscriptions[writing.sub as usize] {
                     sink.event(Event::Keyframe(cold.id));
                 }
             }
         }
+    }
+}
+
+/// How one copy is written.
+#[derive(Debug)]
+struct Writing {
+    sub: u32,
+    payload_type: u8,
+    deltas: Deltas,
+    padding: u8,
+    active: u32,
+    switched: bool,
+}
+
+/// The subscriber's payload type of a packet, and whether it is that of the codec inside RED.
+#[inline]
+fn payload_type(hot: &Egress, meta: &Meta) -> Option<(u8, bool)> {
+    match hot.payload_types[usize::from(meta.codec)] {
+        NONE if meta.primary.is_empty() => None,
+        NONE => match hot.payload_types[usize::from(meta.primary_codec)] {
+            NONE => None,
+            inner => Some((inner, true)),
+        },
+        own => Some((own, false)),
+    }
+}
+
+/// A layer was begun: with which step, and does that leave something out?
+fn settle(
+    publication: &Publication,
+    hot: &mut Egress,
+    cold: &mut Subscription,
+    layer: u8,
+    dense: u64,
+) {
+    hot.step = if hot.target == layer {
+        hot.target_step
+    } else {
+        publication.whole(layer)
+    };
+    if publication.is_partial(hot.step) {
+        cold.thin_out(hot, dense - 1);
     }
 }
 

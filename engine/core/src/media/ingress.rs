@@ -7,13 +7,17 @@ use crate::id::{Micros, TransportId};
 
 use super::cache::Cache;
 use super::clock::Offset;
+use super::dependency::Structure;
 use super::fanout::Copied;
+use super::keyframe::{self, Kind};
 use super::opus;
 use super::packet::Meta;
 use super::publication::{Publication, NONE};
 use super::receive::{Arrival, Receive};
+use super::redundancy;
 use super::router::{wake, Router, Stream, Transport};
 use super::rtp::{Header, Values};
+use super::shapes::{self, Told};
 use super::subscription::{Egress, Start, Subscription};
 use super::{Event, Sink};
 
@@ -113,7 +117,7 @@ impl Router {
             }
         }
         let kind = publication.kinds[usize::from(codec)];
-        let meta = Meta::read(&header, values, codec, kind, packet);
+        let mut meta = Meta::read(&header, values, codec, kind, packet);
         let video = publication.stream.video;
         if video && admitted.newest {
             publication.layers[usize::from(stream.layer)]
@@ -121,6 +125,19 @@ impl Router {
                 .see(&meta, now);
         }
         let is_remote = !publication.remotes.is_empty();
+        let mut revived = admitted.revived;
+        if video {
+            revived |= publication.look(stream.layer, kind, &mut meta, packet, now);
+            if let Some(size) = publication.take_new_size() {
+                sink.event(Event::FirstPacket(
+                    publication.id,
+                    size,
+                    header.payload_type,
+                ));
+            }
+        } else if kind == Kind::Red && !publication.stream.encrypted {
+            publication.look_inside(&mut meta, packet);
+        }
         let mut is_kept = false;
         if !publication.subscribers.is_empty() {
             let layer = &mut publication.layers[usize::from(stream.layer)];
@@ -133,7 +150,7 @@ impl Router {
                 layer.key_kept(admitted.dense, meta.timestamp, now);
             }
         }
-        if admitted.revived {
+        if revived {
             self.release(now, sink); // they came before the layers changed
             self.aim_all(stream.publication, now);
         }
@@ -179,6 +196,54 @@ struct Admitted {
 }
 
 impl Publication {
+    /// What a picture's packet is to those who do not want all of them. True if there are other steps than before.
+    pub fn look(
+        &mut self,
+        layer: u8,
+        kind: Kind,
+        meta: &mut Meta,
+        packet: &[u8],
+        now: Micros,
+    ) -> bool {
+        let is_single = self.layers.len() == 1;
+        let bytes = packet.len();
+        let dependency = meta.values.dependency.of(packet);
+        let own = &mut self.layers[usize::from(layer)];
+        if kind == Kind::H264 {
+            // Where parameter sets travel in the stream, an IDR picture without them opens nothing.
+            own.parameters |= keyframe::has_parameters(meta.payload.of(packet));
+            meta.key &= !own.parameters || keyframe::has_parameters(meta.payload.of(packet));
+        }
+        if !dependency.is_empty() {
+            let state = own.dependency.get_or_insert_default();
+            if let Some(mut shape) = state.read(dependency) {
+                if !is_single {
+                    shape.is_of(layer, state.structure().map_or(0, Structure::top_size));
+                }
+                meta.shape = shape;
+                meta.key |= shape.structured && shape.first && kind != Kind::Audio;
+                return self.climb(layer, &shape, Told::default(), bytes, now);
+            }
+            return false;
+        }
+        let nested = self.ladder.as_ref().is_none_or(|ladder| ladder.is_nested());
+        let (shape, told) = shapes::told(meta, kind, layer, is_single, nested, packet);
+        meta.shape = shape;
+        self.climb(layer, &shape, told, bytes, now)
+    }
+
+    /// The newest block of a RED packet, if it is of a codec of the section (RFC 2198).
+    fn look_inside(&self, meta: &mut Meta, packet: &[u8]) {
+        let Some((payload_type, place)) = redundancy::primary(meta.payload, packet) else {
+            return;
+        };
+        if let Some((codec, false)) = self.codec_of(payload_type) {
+            if codec != meta.codec {
+                (meta.primary, meta.primary_codec) = (place, codec);
+            }
+        }
+    }
+
     /// Account for a packet (for RTX: the packet repeated). None: nothing to forward.
     fn admit(
         &mut self,

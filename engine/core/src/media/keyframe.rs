@@ -9,6 +9,8 @@
 pub enum Kind {
     /// Any audio: each packet can be the first.
     Audio,
+    /// RFC 2198: audio several times.
+    Red,
     /// RFC 7741
     Vp8,
     /// RFC 9628
@@ -28,7 +30,11 @@ impl Kind {
     #[must_use]
     pub fn named(name: &str, video: bool) -> Self {
         if !video {
-            return Self::Audio;
+            return if name.eq_ignore_ascii_case("red") {
+                Self::Red
+            } else {
+                Self::Audio
+            };
         }
         match name.to_ascii_uppercase().as_str() {
             "VP8" => Self::Vp8,
@@ -44,9 +50,9 @@ impl Kind {
     #[must_use]
     pub fn starts_key_frame(self, payload: &[u8], dependency: &[u8]) -> bool {
         match self {
-            Self::Audio | Self::Opaque => true,
+            Self::Audio | Self::Red | Self::Opaque => true,
             Self::Vp8 => super::vp8::Descriptor::parse(payload).is_ok_and(|found| found.key),
-            Self::Vp9 => vp9(payload),
+            Self::Vp9 => super::vp9::Descriptor::parse(payload).is_ok_and(|found| found.opens()),
             Self::H264 => h264(payload),
             Self::H265 => h265(payload),
             Self::Av1 => av1(payload, dependency),
@@ -54,36 +60,17 @@ impl Kind {
     }
 }
 
-/// Not inter-predicted, begin of a frame, lowest spatial layer.
-fn vp9(payload: &[u8]) -> bool {
-    let Some(&flags) = payload.first() else {
-        return false;
-    };
-    let (picture, inter, layered, begin) = (
-        flags & 0x80 != 0,
-        flags & 0x40 != 0,
-        flags & 0x20 != 0,
-        flags & 0x08 != 0,
-    );
-    if inter || !begin {
-        return false;
-    }
-    if !layered {
-        return true;
-    }
-    let at = match (picture, payload.get(1)) {
-        (false, _) => 1,
-        (true, Some(id)) if id & 0x80 != 0 => 3,
-        (true, _) => 2,
-    };
-    payload.get(at).is_some_and(|layer| layer & 0x0e == 0)
+const IDR: u8 = 5;
+const PARAMETERS: u8 = 7;
+
+/// A sequence parameter set or an IDR slice.
+fn h264(payload: &[u8]) -> bool {
+    holds(payload, &[IDR, PARAMETERS])
 }
 
-/// A sequence parameter set or an IDR slice, alone, first in an aggregate, or starting a fragment.
-fn h264(payload: &[u8]) -> bool {
-    const IDR: u8 = 5;
-    const PARAMETERS: u8 = 7;
-    let opens = |nal: u8| matches!(nal & 0x1f, IDR | PARAMETERS);
+/// One of these NAL units, alone, in an aggregate (RFC 6184 section 5.7.1), or starting a fragment (section 5.8).
+fn holds(payload: &[u8], kinds: &[u8]) -> bool {
+    let opens = |nal: u8| kinds.contains(&(nal & 0x1f));
     match payload.first().map(|nal| nal & 0x1f) {
         Some(24) => {
             let mut rest = &payload[1..];
@@ -102,6 +89,12 @@ fn h264(payload: &[u8]) -> bool {
         Some(nal) => opens(nal),
         None => false,
     }
+}
+
+/// A sequence parameter set of H.264, in any packetisation.
+#[must_use]
+pub fn has_parameters(payload: &[u8]) -> bool {
+    holds(payload, &[PARAMETERS])
 }
 
 /// Parameter sets or an intra random access picture.
@@ -147,8 +140,8 @@ mod tests {
             );
         };
         yes(Kind::Vp9, &[0x88, 1, 0], &[]);
-        yes(Kind::Vp9, &[0xa8, 0x81, 2, 0x00], &[]);
-        no(Kind::Vp9, &[0xa8, 0x81, 2, 0x02], &[]);
+        yes(Kind::Vp9, &[0xa8, 0x81, 2, 0x00, 0, 1], &[]);
+        no(Kind::Vp9, &[0xa8, 0x81, 2, 0x02, 0, 1], &[]);
         no(Kind::Vp9, &[0xc8, 1, 0], &[]);
         no(Kind::Vp9, &[0x80, 1, 0], &[]);
         yes(Kind::H264, &[0x67, 0], &[]);

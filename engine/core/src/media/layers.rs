@@ -1,20 +1,21 @@
-//! Which simulcast layer a subscriber gets: arithmetic over "who is live", and the wish that follows from it.
+//! Which step (simulcast layer, spatial layer, frame rate) a subscriber should have, and what follows from that.
 //!
-//! Not here: when the switch happens (at a key frame, `ingress`), asking for that frame (`reports`).
+//! Not here: when the switch happens (`fanout` at a key frame, `selection` within a stream), asking for that frame (`reports`).
 
 use crate::id::Micros;
 
 use super::publication::NONE;
+use super::steps::Steps;
 use super::{Router, Sink};
 
-/// The highest live layer up to `max`, else the lowest live one above it: a picture too large is better than
+/// The highest live step up to `max`, else the lowest live one above it: a picture too large is better than
 /// none. `NONE` when nothing is live.
 #[must_use]
-pub const fn choose(live: u8, max: u8) -> u8 {
+pub const fn choose(live: Steps, max: u8) -> u8 {
     if live == 0 {
         return NONE;
     }
-    let wanted = if max >= 7 {
+    let wanted = if max >= 15 {
         live
     } else {
         live & ((1 << (max + 1)) - 1)
@@ -22,7 +23,7 @@ pub const fn choose(live: u8, max: u8) -> u8 {
     if wanted == 0 {
         live.trailing_zeros() as u8
     } else {
-        7 - wanted.leading_zeros() as u8
+        15 - wanted.leading_zeros() as u8
     }
 }
 
@@ -44,19 +45,30 @@ impl Router {
         let Some(cold) = &mut self.subscriptions[sub as usize] else {
             return false;
         };
-        hot.target = match (hot.paused || cold.starved, hot.video) {
+        hot.target_step = match (hot.paused || cold.starved, hot.video) {
             (true, _) => NONE,
-            (false, true) => choose(publication.live(), cold.max_layer.min(cold.cap)),
+            (false, true) => {
+                let wish = publication.wish(cold.max_layer, cold.max_fps);
+                choose(publication.live_steps(), wish.min(cold.cap))
+            }
             (false, false) => 0,
         };
+        hot.target = publication.carrier_of(hot.target_step);
+        let goes_on = hot.current != NONE && hot.current == hot.target;
+        if goes_on && hot.video && !hot.selective && publication.is_partial(hot.target_step) {
+            hot.step = publication.whole(hot.current);
+            let newest = hot.last_sequence.wrapping_sub(hot.deltas.sequence);
+            cold.thin_out(hot, newest);
+        }
         if hot.paused || cold.starved {
             hot.current = NONE;
         }
         // A key frame of a codec that the subscriber has not would be in vain.
         let readable = hot.payload_types[usize::from(publication.codec)] != NONE;
+        let steps_down = publication.is_nested() && hot.target_step < hot.step;
         let needed = hot.video
             && hot.target != NONE
-            && hot.target != hot.current
+            && (hot.target != hot.current || hot.waits_for_size() && !steps_down)
             && readable
             && !hot.stalled;
         if !needed {
@@ -105,7 +117,7 @@ mod tests {
 
     #[test]
     fn never_a_layer_that_is_not_live() {
-        for live in 1..=255u8 {
+        for live in 1..1 << 12u16 {
             for max in 0..=255u8 {
                 assert_ne!(live & 1 << choose(live, max), 0);
             }

@@ -445,6 +445,8 @@ impl Router {
                     cache.clear();
                 }
                 layer.key = None;
+                layer.dependency = None;
+                layer.parameters = false;
                 end_segments(publication, &mut self.egress, at as u8);
             }
         }
@@ -474,10 +476,25 @@ impl Router {
             return;
         };
         let video = publication.stream.video;
+        if usize::from(copied.layer) >= publication.layers.len() {
+            return;
+        }
+        publication.codec = meta.codec;
+        // Descriptors build upon those before, so what they said to the owner is kept, and only the steps are learned.
+        let kind = publication.kinds.get(usize::from(meta.codec)).copied();
+        let mut seen = *meta;
+        if let Some(kind) = kind.filter(|_| video) {
+            if publication.look(copied.layer, kind, &mut seen, bytes, now) {
+                self.release(now, sink); // they came before the steps changed
+                self.aim_all(index, now);
+            }
+        }
+        let Some(publication) = &mut self.publications[index as usize] else {
+            return;
+        };
         let Some(layer) = publication.layers.get_mut(usize::from(copied.layer)) else {
             return;
         };
-        publication.codec = meta.codec;
         let is_kept =
             layer
                 .cache

@@ -6,17 +6,20 @@ use crate::id::{GroupId, PublicationId, SubscriptionId, TransportId};
 
 mod activity;
 mod allocation;
+mod bits;
 mod cache;
 mod catchup;
 mod clock;
 mod congestion;
 mod control;
+pub mod dependency;
 mod error;
 pub mod estimate;
 mod fanout;
 mod frames;
 mod ingress;
 pub mod keyframe;
+mod ladder;
 mod layers;
 mod learning;
 mod levels;
@@ -28,14 +31,20 @@ mod packet;
 mod probe;
 mod publication;
 mod receive;
+pub mod redundancy;
 mod reports;
 mod router;
 pub mod rtcp;
 pub mod rtp;
+mod selection;
+pub mod shapes;
+mod skips;
 mod statistics;
+pub mod steps;
 mod subscription;
 pub mod twcc;
 pub mod vp8;
+pub mod vp9;
 
 #[cfg(test)]
 mod tests;
@@ -99,6 +108,8 @@ pub struct Extensions {
     pub playout_delay: u8,
     /// AV1 dependency descriptor
     pub dependency_descriptor: u8,
+    /// urn:ietf:params:rtp-hdrext:framemarking (RFC 9626)
+    pub frame_marking: u8,
 }
 
 /// How packets of one section find their publication.
@@ -116,6 +127,8 @@ pub struct ReceiveStream {
     pub rids: Vec<String>,
     /// Signalled (ssrc, rtx ssrc or 0), in layer order; may be empty.
     pub ssrcs: Vec<(u32, u32)>,
+    /// Frames are encrypted end to end: payloads say nothing beyond what every frame encryption leaves clear.
+    pub encrypted: bool,
 }
 
 /// How an outgoing stream looks.

@@ -2,7 +2,9 @@
 
 use super::keyframe::Kind;
 use super::rtp::{Header, Span, Values};
+use super::shapes::Shape;
 use super::vp8::Descriptor;
+use super::vp9;
 
 /// Positions refer to the packet as it arrived (for RTX: the RTX packet, with the payload behind its number).
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,10 +21,16 @@ pub struct Meta {
     pub payload: Span,
     /// Header extension values.
     pub values: Values,
-    /// VP8 only, else empty.
-    pub vp8: Descriptor,
-    /// AV1 frame number of the dependency descriptor.
+    /// Picture id and TL0PICIDX of VP8 and VP9, else empty.
+    pub ids: Descriptor,
+    /// Frame number of the dependency descriptor.
     pub frame: Option<u16>,
+    /// What its frame is to those who do not want all.
+    pub shape: Shape,
+    /// RED: the newest block, and its codec.
+    pub primary: Span,
+    /// See `primary`.
+    pub primary_codec: u8,
 }
 
 impl Meta {
@@ -31,16 +39,16 @@ impl Meta {
     pub fn read(header: &Header, values: Values, codec: u8, kind: Kind, packet: &[u8]) -> Self {
         let payload = header.payload.of(packet);
         let dependency = values.dependency.of(packet);
-        let vp8 = if kind == Kind::Vp8 {
-            Descriptor::parse(payload).unwrap_or_default()
-        } else {
-            Descriptor::default()
+        let ids = match kind {
+            Kind::Vp8 => Descriptor::parse(payload).unwrap_or_default(),
+            Kind::Vp9 => vp9::Descriptor::parse(payload).unwrap_or_default().ids,
+            _ => Descriptor::default(),
         };
         Self {
             marker: header.marker,
             key: !payload.is_empty()
                 && if kind == Kind::Vp8 {
-                    vp8.key
+                    ids.key
                 } else {
                     kind.starts_key_frame(payload, dependency)
                 },
@@ -48,11 +56,14 @@ impl Meta {
             timestamp: header.timestamp,
             payload: header.payload,
             values,
-            vp8,
+            ids,
             frame: match dependency {
                 [_, high, low, ..] => Some(u16::from_be_bytes([*high, *low])),
                 _ => None,
             },
+            shape: Shape::default(),
+            primary: Span::default(),
+            primary_codec: 0,
         }
     }
 }

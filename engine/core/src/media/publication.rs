@@ -7,8 +7,10 @@ use crate::id::{GroupId, Micros, PublicationId};
 use super::activity::Activity;
 use super::cache::Cache;
 use super::clock::SenderClock;
+use super::dependency;
 use super::frames::Frames;
 use super::keyframe::Kind;
+use super::ladder::Ladder;
 use super::loudest::Voice;
 use super::mirror::{Mirror, Remotes};
 use super::receive::Receive;
@@ -76,6 +78,10 @@ pub struct Layer {
     pub fir: u8,
     /// Pictures.
     pub frames: Frames,
+    /// What its dependency descriptors said, from the first on.
+    pub dependency: Option<Box<dependency::State>>,
+    /// Parameter sets came in the stream: a key frame begins with them.
+    pub parameters: bool,
 }
 
 impl Layer {
@@ -89,6 +95,8 @@ impl Layer {
             cache.clear();
         }
         self.key = None;
+        self.dependency = None;
+        self.parameters = false;
     }
 
     /// The first packet of a key frame, or one like it (several may look so), lies in the cache.
@@ -125,6 +133,8 @@ pub struct Publication {
     pub kinds: Vec<Kind>,
     /// Lowest first.
     pub layers: Vec<Layer>,
+    /// The steps there are, if layers have steps.
+    pub ladder: Option<Box<Ladder>>,
     /// Slots of subscriptions.
     pub subscribers: Vec<u32>,
     /// Force-mute: closed drops everything.
@@ -174,6 +184,7 @@ impl Publication {
             },
             kinds: Vec::new(),
             layers: Vec::new(),
+            ladder: None,
             subscribers: Vec::new(),
             open: true,
             codec: 0,
@@ -217,6 +228,7 @@ impl Publication {
         self.layers.resize_with(layers, Layer::default);
         self.last_layer = 0;
         self.codec = 0;
+        self.ladder = None;
         self.stream = stream;
         Ok(())
     }
@@ -230,16 +242,6 @@ impl Publication {
         }
     }
 
-    /// Layers heard within the last second, a bit each.
-    #[must_use]
-    pub fn live(&self) -> u8 {
-        self.layers
-            .iter()
-            .enumerate()
-            .filter(|(_, layer)| layer.live)
-            .fold(0, |mask, (index, _)| mask | 1 << index)
-    }
-
     /// Layers that fell silent while others go on have stopped. When all are silent the picture stands still
     /// (a shared screen may): who joins then still knows which layer to ask for. True if one stopped.
     pub fn stop_silent(&mut self, now: Micros) -> bool {
@@ -251,7 +253,7 @@ impl Publication {
         if !self.layers.iter().any(heard) {
             return false;
         }
-        let mut stopped = false;
+        let mut stopped = self.stop_silent_sizes(now);
         for layer in &mut self.layers {
             if layer.live && !heard(layer) {
                 layer.live = false;
@@ -266,6 +268,7 @@ impl Publication {
     pub fn is_level_guessed(&self, codec: u8) -> bool {
         self.stream.extensions.audio_level == 0
             && !self.stream.video
+            && !self.stream.encrypted
             && self.stream.codecs[usize::from(codec)]
                 .name
                 .eq_ignore_ascii_case("opus")

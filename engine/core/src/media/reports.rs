@@ -7,7 +7,7 @@ use crate::id::Micros;
 use super::clock::{ntp, units};
 use super::levels::Heard;
 use super::mirror::KEY_WISH_US;
-use super::publication::{Layer, KEY_INTERVAL_US, LAYER_SILENT_US, NONE};
+use super::publication::{KEY_INTERVAL_US, LAYER_SILENT_US, NONE};
 use super::router::{Router, ROUND_US};
 use super::rtcp::{Builder, Report};
 use super::{Event, Sink};
@@ -213,11 +213,13 @@ impl Router {
             let Some(publication) = &mut self.publications[index] else {
                 continue;
             };
-            if publication.mirror.is_some() {
-                continue; // the owner measures
-            }
-            publication.layers.iter_mut().for_each(Layer::measure);
-            let stopped = publication.stop_silent(now);
+            let stopped = if publication.mirror.is_some() {
+                publication.measure_steps(); // of layers the owner tells
+                publication.stop_silent_sizes(now)
+            } else {
+                publication.measure();
+                publication.stop_silent(now)
+            };
             let index = u32::try_from(index).expect("a slot");
             if stopped && self.aim_all(index, now) {
                 self.ask_key(index, now, sink);
@@ -231,7 +233,7 @@ impl Router {
             };
             let mut retry = hot.video
                 && hot.target != NONE
-                && hot.target != hot.current
+                && (hot.target != hot.current || hot.waits_for_size())
                 && now.since(cold.key_asked) >= KEY_RETRY_US;
             if hot.stalled {
                 retry = sink.rtp(hot.to).is_some();

@@ -15,7 +15,6 @@ use super::catchup::Late;
 use super::clock::Offset;
 use super::congestion::Pressure;
 use super::fanout::Held;
-use super::layers::choose;
 use super::levels::Levels;
 use super::loudest::{Stage, Voice};
 use super::mirror::Neighbours;
@@ -282,7 +281,8 @@ impl Router {
             // A repeat must equal its original, whose payload type may have been another.
             cold.segments.clear();
             egress.current = NONE;
-            egress.target = choose(live, cold.max_layer);
+            egress.target_step = entry.wish(cold.max_layer, cold.max_fps);
+            egress.target = entry.carrier_of(egress.target_step);
         }
         entry.keys_wanted |= live;
         entry.remotes.renegotiated();
@@ -449,7 +449,7 @@ impl Router {
         self.retarget(sub, now, sink);
     }
 
-    /// Highest simulcast layer to forward (0 lowest), and whether to forward at all.
+    /// Highest layer to forward, simulcast or spatial (0 lowest), and whether to forward at all.
     pub fn set_layer(
         &mut self,
         subscription: SubscriptionId,
@@ -465,6 +465,23 @@ impl Router {
         hot.paused = paused;
         if let Some(cold) = &mut self.subscriptions[sub as usize] {
             cold.max_layer = max_layer;
+        }
+        self.retarget(sub, now, sink);
+    }
+
+    /// So many frames per second are enough, 0 = all; streams with temporal layers are thinned out.
+    pub fn set_frame_rate(
+        &mut self,
+        subscription: SubscriptionId,
+        max_fps: u8,
+        now: Micros,
+        sink: &mut impl Sink,
+    ) {
+        let Some(&sub) = self.subscription_slots.get(&subscription) else {
+            return;
+        };
+        if let Some(cold) = &mut self.subscriptions[sub as usize] {
+            cold.max_fps = max_fps;
         }
         self.retarget(sub, now, sink);
     }
@@ -520,6 +537,8 @@ impl Router {
         hot.source = NOWHERE;
         hot.current = NONE;
         hot.target = NONE;
+        hot.target_step = NONE;
+        hot.selective = false;
         if let Some(cold) = &mut self.subscriptions[sub as usize] {
             cold.segments.clear();
         }

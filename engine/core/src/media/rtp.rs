@@ -207,6 +207,8 @@ pub struct Values {
     pub capture_time: Span,
     /// Dependency descriptor, any length.
     pub dependency: Span,
+    /// Frame marking (RFC 9626), 1 to 3 bytes.
+    pub frame_marking: Span,
 }
 
 impl Values {
@@ -231,6 +233,8 @@ impl Values {
                 values.capture_time = place;
             } else if id == ids.dependency_descriptor && value.len() >= 3 {
                 values.dependency = place;
+            } else if id == ids.frame_marking && (1..=3).contains(&value.len()) {
+                values.frame_marking = place;
             }
         }
         Ok(values)
@@ -408,6 +412,7 @@ mod tests {
             abs_capture_time: 8,
             playout_delay: 9,
             dependency_descriptor: 10,
+            frame_marking: 11,
         }
     }
 

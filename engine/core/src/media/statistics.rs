@@ -2,10 +2,10 @@
 
 use crate::id::{PublicationId, SubscriptionId, TransportId};
 
-use super::layers::choose;
 use super::publication::{Layer, Publication, MAX_LAYERS, NONE};
 use super::receive::Receive;
 use super::rtcp::Report;
+use super::steps::layer_of;
 use super::Router;
 
 /// Counters of one publication, all layers together.
@@ -182,7 +182,7 @@ impl Router {
                     let counters = PublicationStatistics {
                         lost: entry.layers.iter().map(lost).sum(),
                         jitter: last.receive.as_ref().map_or(0, Receive::jitter),
-                        layers: u64::from(entry.live().count_ones()),
+                        layers: u64::from(entry.live_sizes().count_ones()),
                         by_layer: by_layer(entry),
                         ..entry.counters
                     };
@@ -196,10 +196,10 @@ impl Router {
                     let source = self.publications.get(hot.source as usize);
                     let target = source
                         .and_then(Option::as_ref)
-                        .and_then(|source| source.layers.get(usize::from(hot.target)));
+                        .filter(|_| hot.target_step != NONE);
                     let wished = source
                         .and_then(Option::as_ref)
-                        .map_or(NONE, |source| choose(source.live(), cold.max_layer));
+                        .map_or(NONE, |source| source.wish(cold.max_layer, cold.max_fps));
                     let counters = SubscriptionStatistics {
                         packets: hot.packets,
                         bytes: hot.bytes,
@@ -211,9 +211,10 @@ impl Router {
                         layer: if hot.current == NONE {
                             0
                         } else {
-                            u64::from(hot.current) + 1
+                            let size = if hot.video { layer_of(hot.step) } else { 0 };
+                            u64::from(size) + 1
                         },
-                        target_bps: target.map_or(0, |layer| layer.bps),
+                        target_bps: target.map_or(0, |source| source.measured_bps(hot.target_step)),
                         limited: cold.starved || hot.video && wished != NONE && cold.cap < wished,
                         reception: cold.reception,
                         first_sequence: cold.first_sequence * sent,

@@ -9,9 +9,11 @@ use std::collections::VecDeque;
 use crate::id::{Micros, SubscriptionId, TransportId};
 
 use super::clock::{units, SenderClock};
+use super::dependency;
 use super::packet::Meta;
 use super::publication::{MAX_CODECS, NONE};
 use super::rtp::Writer;
+use super::skips::Skips;
 use super::statistics::Reception;
 use super::{Codec, Error, Extensions, SendStream, MAX_PACKET_BYTES};
 
@@ -20,7 +22,7 @@ pub const NOWHERE: u32 = u32::MAX;
 /// `Egress::behind` of a stream that gets packets as they come.
 pub const LIVE: u64 = u64::MAX;
 /// Segments that can still be asked for.
-const MAX_SEGMENTS: usize = 4;
+pub const MAX_SEGMENTS: usize = 4;
 /// Numbers whose repeats are counted.
 const TRACKED: usize = 256;
 /// Repeats of one packet for one subscriber (S9).
@@ -33,7 +35,7 @@ const BUDGET_SHARE: u64 = 5;
 const BUDGET_START_BYTES: u64 = 15_000;
 const BUDGET_BURST_BYTES: u64 = 60_000;
 /// Longest element of the one-byte form.
-const ONE_BYTE_MAX: u16 = 16;
+const ONE_BYTE_MAX: usize = 16;
 
 /// What a segment adds to the publisher's numbers, all modulo their width.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,9 +44,9 @@ pub struct Deltas {
     pub sequence: u64,
     /// RTP timestamp.
     pub timestamp: u32,
-    /// VP8 picture id.
+    /// Picture id of VP8 or VP9.
     pub picture: u16,
-    /// VP8 TL0PICIDX.
+    /// Their TL0PICIDX.
     pub tl0: u8,
     /// AV1 frame number.
     pub frame: u16,
@@ -65,6 +67,20 @@ pub struct Egress {
     pub current: u8,
     /// Layer wanted or `NONE`.
     pub target: u8,
+    /// Step being forwarded (`steps`), while there is a layer.
+    pub step: u8,
+    /// Step wanted or `NONE`.
+    pub target_step: u8,
+    /// Packets of the layer are left out: each is looked at.
+    pub selective: bool,
+    /// The step before this one, and the first dense number that is not its any more.
+    pub before: u8,
+    /// See `before`.
+    pub since: u64,
+    /// The step changed, and the next frame must say so; this frame does.
+    pub changed: bool,
+    /// See `changed`.
+    pub announcing: bool,
     /// Needs a key frame to start.
     pub video: bool,
     /// Copies may have to wait (`pacer`).
@@ -120,6 +136,8 @@ pub struct Segment {
     pub epoch: u32,
     /// Mapping.
     pub deltas: Deltas,
+    /// Which of `Subscription::skips` tells what was left out, or `NONE`.
+    pub skips: u8,
 }
 
 /// Where a new segment begins.
@@ -146,7 +164,9 @@ pub struct Subscription {
     pub stream: SendStream,
     /// Highest layer wanted.
     pub max_layer: u8,
-    /// Highest layer that the link carries, `NONE` = any.
+    /// Frames per second wanted, 0 = all.
+    pub max_fps: u8,
+    /// Highest step that the link carries, `NONE` = any.
     pub cap: u8,
     /// The link does not carry even the lowest.
     pub starved: bool,
@@ -156,6 +176,10 @@ pub struct Subscription {
     pub priority: u8,
     /// Layer of the newest segment belongs to this slot's source.
     pub segments: VecDeque<Segment>,
+    /// Of the segments that are thinned out; empty until there is one.
+    pub skips: Vec<Skips>,
+    /// The one used last.
+    pub next_skips: u8,
     /// Hz, of the newest segment.
     pub clock_rate: u32,
     /// (payload type, RTX payload type or `NONE`, may be asked for) by the source's codec index.
@@ -215,6 +239,7 @@ impl Subscription {
             ids.abs_capture_time,
             ids.playout_delay,
             ids.dependency_descriptor,
+            ids.frame_marking,
         ]
         .iter()
         .any(|id| *id > 14);
@@ -229,6 +254,13 @@ impl Subscription {
             source: NOWHERE,
             current: NONE,
             target: NONE,
+            step: NONE,
+            target_step: NONE,
+            selective: false,
+            before: NONE,
+            since: 0,
+            changed: false,
+            announcing: false,
             video: stream.video,
             paced: false,
             paused: false,
@@ -256,11 +288,14 @@ impl Subscription {
             id,
             stream,
             max_layer: NONE,
+            max_fps: 0,
             cap: NONE,
             starved: false,
             short_since: None,
             priority: 0,
             segments: VecDeque::with_capacity(MAX_SEGMENTS),
+            skips: Vec::new(),
+            next_skips: 0,
             clock_rate: 90_000,
             codecs: Vec::new(),
             first_sequence,
@@ -346,8 +381,8 @@ impl Subscription {
             picture: egress
                 .last_picture
                 .wrapping_add(1)
-                .wrapping_sub(meta.vp8.picture),
-            tl0: egress.last_tl0.wrapping_add(1).wrapping_sub(meta.vp8.tl0),
+                .wrapping_sub(meta.ids.picture),
+            tl0: egress.last_tl0.wrapping_add(1).wrapping_sub(meta.ids.tl0),
             frame: egress
                 .last_frame
                 .wrapping_add(1)
@@ -363,7 +398,9 @@ impl Subscription {
             layer: start.layer,
             epoch: start.epoch,
             deltas: egress.deltas,
+            skips: NONE,
         });
+        egress.selective = false;
     }
 
     /// The segment of an extended outgoing number.
@@ -419,6 +456,8 @@ pub struct Face {
     pub now: Micros,
     /// Bytes of padding, so that it is as long as its neighbours.
     pub padding: u8,
+    /// Decode targets to name in the dependency descriptor, 0 = it stays as it is.
+    pub active: u32,
 }
 
 impl Egress {
@@ -435,9 +474,22 @@ impl Egress {
         let room = slot.len().min(MAX_PACKET_BYTES);
         let ids = &self.extensions;
         let values = &meta.values;
-        let dependency = values.dependency.of(packet);
-        let two_byte = self.two_byte
-            || (ids.dependency_descriptor != 0 && values.dependency.len > ONE_BYTE_MAX);
+        let mut dependency = values.dependency.of(packet);
+        let mut rewritten;
+        if face.active != 0 {
+            let shape = &meta.shape;
+            rewritten = [0; dependency::MAX_BYTES];
+            let len = dependency::write_active(
+                dependency,
+                shape.mask_at,
+                shape.targets,
+                face.active,
+                &mut rewritten,
+            );
+            dependency = len.map_or(dependency, |len| &rewritten[..len]);
+        }
+        let two_byte =
+            self.two_byte || (ids.dependency_descriptor != 0 && dependency.len() > ONE_BYTE_MAX);
         let mut writer = Writer::new(
             &mut slot[..room],
             meta.marker,
@@ -467,6 +519,9 @@ impl Egress {
                 writer.bytes()[place + 1..place + 3].copy_from_slice(&frame);
             }
         }
+        if !values.frame_marking.is_empty() {
+            self.mark_frame(&mut writer, deltas, values.frame_marking.of(packet));
+        }
         if let Some(original) = face.original {
             writer.payload(&original.to_be_bytes());
         }
@@ -476,12 +531,20 @@ impl Egress {
         } else {
             let place = writer.payload(payload);
             if place != 0 {
-                meta.vp8
+                meta.ids
                     .rewrite(&mut writer.bytes()[place..], deltas.picture, deltas.tl0);
             }
             writer.pad(face.padding);
         }
         writer.finish()
+    }
+
+    /// Frame marking, whose TL0PICIDX goes on over switches (RFC 9626 section 3.2).
+    fn mark_frame(&self, writer: &mut Writer<'_>, deltas: &Deltas, marking: &[u8]) {
+        let place = writer.element(self.extensions.frame_marking, marking);
+        if let (true, [_, _, tl0]) = (place != 0, marking) {
+            writer.bytes()[place + 2] = tl0.wrapping_add(deltas.tl0);
+        }
     }
 
     /// The elements that every packet of the stream carries.
@@ -500,7 +563,7 @@ impl Egress {
     }
 
     /// Account for a copy that went out.
-    pub fn sent(&mut self, sequence: u64, meta: &Meta, len: usize, now: Micros) {
+    pub fn sent(&mut self, sequence: u64, deltas: &Deltas, meta: &Meta, len: usize, now: Micros) {
         self.packets += 1;
         self.bytes += len as u64;
         self.octets += u64::from(meta.payload.len);
@@ -513,11 +576,11 @@ impl Egress {
             self.last_timestamp = timestamp;
             self.last_time = now;
         }
-        if meta.vp8.picture_at != 0 {
-            self.last_picture = meta.vp8.picture.wrapping_add(self.deltas.picture);
+        if meta.ids.picture_at != 0 {
+            self.last_picture = meta.ids.picture.wrapping_add(deltas.picture);
         }
-        if meta.vp8.tl0_at != 0 {
-            self.last_tl0 = meta.vp8.tl0.wrapping_add(self.deltas.tl0);
+        if meta.ids.tl0_at != 0 {
+            self.last_tl0 = meta.ids.tl0.wrapping_add(self.deltas.tl0);
         }
         if let Some(frame) = meta.frame {
             self.last_frame = frame.wrapping_add(self.deltas.frame);

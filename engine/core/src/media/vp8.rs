@@ -1,4 +1,4 @@
-//! The VP8 payload descriptor: where picture id and TL0PICIDX lie, and the key frame bit (RFC 7741 section 4.2).
+//! The VP8 payload descriptor: where picture id and TL0PICIDX lie, temporal layer, key frame bit (RFC 7741 section 4.2).
 //!
 //! The descriptor is outside end-to-end encryption; the bit P of the payload header is inside, but every
 //! frame encryption in use leaves the first three bytes of a frame clear.
@@ -23,6 +23,12 @@ pub struct Descriptor {
     pub key: bool,
     /// First packet of a frame.
     pub start: bool,
+    /// Temporal id, 0 if not told.
+    pub temporal: u8,
+    /// Y: refers to frames of temporal id 0 only.
+    pub sync: bool,
+    /// A hole in picture ids would be a lost picture: VP8 does not say what refers to what.
+    pub counted: bool,
 }
 
 impl Descriptor {
@@ -44,6 +50,7 @@ impl Descriptor {
             if flags & 0x80 != 0 {
                 let high = *payload.get(usize::from(at)).ok_or(CUT)?;
                 found.picture_at = at;
+                found.counted = true;
                 if high & 0x80 != 0 {
                     let low = *payload.get(usize::from(at) + 1).ok_or(CUT)?;
                     found.picture_wide = true;
@@ -60,6 +67,11 @@ impl Descriptor {
                 at += 1;
             }
             if flags & 0x30 != 0 {
+                let layer = *payload.get(usize::from(at)).ok_or(CUT)?;
+                if flags & 0x20 != 0 {
+                    found.temporal = layer >> 6;
+                    found.sync = layer & 0x20 != 0;
+                }
                 at += 1;
             }
         }
@@ -112,6 +124,14 @@ mod tests {
         assert!(!Descriptor::parse(&[0x00, 0]).expect("no S").key);
         assert!(!Descriptor::parse(&[0x11, 0]).expect("partition 1").key);
         assert!(!Descriptor::parse(&[0x10, 1]).expect("delta").key);
+    }
+
+    #[test]
+    fn the_temporal_layer_is_told_if_its_bit_says_so() {
+        let found = Descriptor::parse(&[0x90, 0xe0, 0x92, 0x34, 5, 0xa0, 1]).expect("whole");
+        assert_eq!((found.temporal, found.sync), (2, true));
+        let found = Descriptor::parse(&[0x90, 0xd0, 0x92, 0x34, 5, 0xa0, 1]).expect("K only");
+        assert_eq!((found.temporal, found.sync), (0, false));
     }
 
     #[test]

@@ -343,6 +343,7 @@ fn a_panic_over_a_mirrored_packet_is_the_publishers() {
         extensions: media::Extensions::default(),
         rids: Vec::new(),
         ssrcs: vec![(7, 0)],
+        encrypted: false,
     };
     let (plane, _) = &mut port.shards[0];
     plane

@@ -321,6 +321,19 @@ impl Plane {
             .set_layer(subscription, max_layer, paused, now, &mut egress);
     }
 
+    /// So many frames per second are enough, 0 = all.
+    pub fn set_frame_rate(
+        &mut self,
+        subscription: SubscriptionId,
+        max_fps: u8,
+        now: Micros,
+        out: &mut impl Output,
+    ) {
+        let mut egress = Egress::new(&mut self.table, out);
+        self.router
+            .set_frame_rate(subscription, max_fps, now, &mut egress);
+    }
+
     /// Who gets bandwidth first on a narrow link: higher before lower.
     pub fn set_priority(&mut self, subscription: SubscriptionId, priority: u8) {
         self.router.set_priority(subscription, priority);

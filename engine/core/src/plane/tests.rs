@@ -229,6 +229,7 @@ fn a_repeat_without_rtx_is_the_same_datagram() {
         extensions,
         rids: vec![],
         ssrcs: vec![(7, 0)],
+        encrypted: false,
     };
     let sent = SendStream {
         mid: "0".into(),

@@ -10,6 +10,7 @@ mod joining;
 mod mirrors;
 mod network;
 mod stage;
+mod thinning;
 
 use crate::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
 
@@ -36,6 +37,7 @@ pub(super) const ALICE_EXTENSIONS: Extensions = Extensions {
     abs_capture_time: 0,
     playout_delay: 0,
     dependency_descriptor: 0,
+    frame_marking: 0,
 };
 /// Other numbers for the same meanings.
 pub(super) const BOB_EXTENSIONS: Extensions = Extensions {
@@ -49,6 +51,7 @@ pub(super) const BOB_EXTENSIONS: Extensions = Extensions {
     abs_capture_time: 0,
     playout_delay: 0,
     dependency_descriptor: 0,
+    frame_marking: 0,
 };
 
 /// A packet as the subscriber reads it.
@@ -329,6 +332,7 @@ pub(super) fn camera() -> ReceiveStream {
         extensions: ALICE_EXTENSIONS,
         rids: vec![],
         ssrcs: vec![(1_000, 1_001)],
+        encrypted: false,
     }
 }
 
@@ -350,6 +354,7 @@ pub(super) fn microphone() -> ReceiveStream {
         extensions: ALICE_EXTENSIONS,
         rids: vec![],
         ssrcs: vec![(2_000, 0)],
+        encrypted: false,
     }
 }
 
