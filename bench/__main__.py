@@ -18,7 +18,7 @@ from bench.scenarios import ALL
 from bench.scenarios.scenario import Effort, Scenario
 from bench.stage import Setting
 
-SECONDS: Final = 5.0
+SECONDS: Final = 4.0
 REPEATS: Final = 3
 NAME_COLUMNS: Final = 62
 

@@ -26,6 +26,7 @@ class Cpu:
     process_s: float
     engine_s: float
     engine_waited_s: float
+    shards_s: tuple[float, ...] = ()  # of each data-plane thread, in the order of their ids
 
     @property
     def control_s(self) -> float:
@@ -37,18 +38,26 @@ class Cpu:
             self.process_s - before.process_s,
             self.engine_s - before.engine_s,
             self.engine_waited_s - before.engine_waited_s,
+            tuple(now - then for now, then in zip(self.shards_s, before.shards_s, strict=True)),
         )
 
 
 def cpu(pid: int) -> Cpu:
     """utime + stime of the process; scheduler statistics of its data-plane thread."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    engine_ns = waited_ns = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
+    waited_ns = 0
+    shards_ns: list[int] = []
+    for task in sorted(Path(f"/proc/{pid}/task").iterdir(), key=lambda task: int(task.name)):
         if (task / "comm").read_text().startswith(ENGINE_THREAD):
             words = (task / "schedstat").read_text().split()
-            engine_ns, waited_ns = engine_ns + int(words[0]), waited_ns + int(words[1])
-    return Cpu((int(fields[11]) + int(fields[12])) / _TICKS_PER_S, engine_ns / 1e9, waited_ns / 1e9)
+            shards_ns.append(int(words[0]))
+            waited_ns += int(words[1])
+    return Cpu(
+        (int(fields[11]) + int(fields[12])) / _TICKS_PER_S,
+        sum(shards_ns) / 1e9,
+        waited_ns / 1e9,
+        tuple(one / 1e9 for one in shards_ns),
+    )
 
 
 ENGINE_THREAD: Final = "parley-engine"

@@ -73,14 +73,15 @@ class Stage:
     join_cpu: machine.Cpu = field(default_factory=lambda: machine.Cpu(0, 0, 0))
     join_wall_s: float = 0.0
 
-    async def join(self, *, at_once: int = JOINS_AT_ONCE, hears: bool = True) -> None:
+    async def join(
+        self, *, at_once: int = JOINS_AT_ONCE, hears: bool = True, speaks: bool = True
+    ) -> None:
         """The speakers, then everybody else, so many at the same time; each until its first decrypted packet."""
         for peer in self.speakers:
             await peer.open()
         await in_turn(self.speakers, at_once, self._arrive)
-        for peer in self.speakers:
-            for stream in peer.sending:
-                self.tool.send(stream)
+        if speaks:
+            self.speak()
         started_ns, before = now_ns(), machine.cpu(self.pid)
 
         async def arrive(peer: Peer) -> None:
@@ -96,6 +97,12 @@ class Stage:
         self.join_cpu = machine.cpu(self.pid).since(before)
         self.join_wall_s = (now_ns() - started_ns) / 1e9
         await asyncio.sleep(CAUGHT_UP_S)
+
+    def speak(self) -> None:
+        """Everybody who has something to send begins."""
+        for peer in self.speakers:
+            for stream in peer.sending:
+                self.tool.send(stream)
 
     async def _arrive(self, peer: Peer) -> None:
         self.tool.add(peer.number, await peer.connect())
@@ -154,6 +161,7 @@ async def measure(tool: Load, pid: int, seconds: float) -> dict[str, Any]:
         "server_cpu_share": used.process_s / wall_s,
         "engine_cpu_s": used.engine_s,
         "engine_waited_s": used.engine_waited_s,
+        "shards_cpu_s": used.shards_s,
         "engine_busy": (used.engine_s + used.engine_waited_s) / wall_s,
         "copies_per_s": copies / wall_s,
         "copies_per_cpu_s": copies / used.process_s if used.process_s else 0.0,
@@ -173,6 +181,7 @@ async def worker(directory: Path, setting: Setting) -> AsyncIterator[tuple[Clien
         socket=directory / "sfu.sock",
         lock=directory / "sfu.lock",
         log=directory / "sfu.log",
+        shards=setting.shards,
         orphan_s=60,
         log_level="warning",
     )

@@ -10,9 +10,11 @@ from bench.scenarios import (
     d_rooms,
     e_twelve,
     f_viewers,
+    g_idle,
     h_joins,
     i_poor_network,
     j_janus,
+    k_shards,
 )
 from bench.scenarios.scenario import Scenario
 
@@ -25,8 +27,10 @@ ALL: dict[str, Scenario] = {
         d_rooms.SCENARIO,
         e_twelve.SCENARIO,
         f_viewers.SCENARIO,
+        g_idle.SCENARIO,
         h_joins.SCENARIO,
         i_poor_network.SCENARIO,
         j_janus.SCENARIO,
+        k_shards.SCENARIO,
     )
 }
