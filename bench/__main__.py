@@ -13,7 +13,7 @@ from typing import Any, Final
 from bench import machine
 from bench.ceiling import ceiling
 from bench.goals import Goal
-from bench.load import ROOT
+from bench.load import ROOT, build
 from bench.scenarios import ALL
 from bench.scenarios.scenario import Effort, Scenario
 from bench.stage import Setting
@@ -62,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     letters = [letter.upper() for letter in options.scenarios] or list(ALL)
     if unknown := [letter for letter in letters if letter not in ALL]:
         parser.error(f"no scenario {' '.join(unknown)}; there are {' '.join(ALL)}")
+    build()
     described = machine.describe()  # before anything can change under us
     if described["dirty"]:
         say(f"dirty: {'; '.join(described['why_dirty'])}: for looking only, not for the record")

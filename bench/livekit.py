@@ -18,7 +18,7 @@ from livekit.protocol import models, rtc
 from bench.cast import Media
 from bench.handshake import CONNECT_S, JoinFailed, connect, new_transport
 from bench.load import Keyed, Sending
-from bench.peer import CODECS, extensions
+from bench.peer import CODECS, TRANSPORT_CC, extensions
 from sfu import sdp
 from sfu.description import (
     Description,
@@ -73,6 +73,8 @@ class Device:
     up: socket.socket | None = None
     sends: tuple[tuple[int, Media], ...] = ()
     sending: list[Sending] = field(default_factory=list)
+    transport_cc: int = 0  # id of the header extension that the server chose; 0 = not yet
+    answered: int = 0  # offers
     _ws: aiohttp.ClientWebSocketResponse | None = None
     _offers: asyncio.Queue[rtc.SessionDescription] = field(default_factory=asyncio.Queue)
     _answers: asyncio.Queue[rtc.SessionDescription] = field(default_factory=asyncio.Queue)
@@ -128,6 +130,10 @@ class Device:
     async def _answer(self, offer: rtc.SessionDescription) -> Transport:
         assert self._ours is not None
         offered = sdp.parse(offer.sdp, DescriptionType.OFFER)
+        for section in offered.sections:
+            for extension in section.extensions:
+                if extension.uri == TRANSPORT_CC:
+                    self.transport_cc = extension.id
         sections = tuple(
             Section(
                 mid=section.mid,
@@ -148,6 +154,7 @@ class Device:
         text = print_description(answer)
         spelled = rtc.SessionDescription(type="answer", sdp=text, id=offer.id)
         await self._say(rtc.SignalRequest(answer=spelled))
+        self.answered += 1
         return offered.sections[0].transport
 
     # --- what goes up: we offer

@@ -21,6 +21,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 BUILD_S: Final = 600.0
 ANSWER_S: Final = 20.0  # the machine may be busy with what is measured
 END_S: Final = 5.0
+TRANSPORT_CC_ID: Final = 2  # of the header extension, where clients choose it
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +138,16 @@ class Load:
         """What the clients' network does, in both directions."""
         self._say(f"weather {round(loss * 10_000)} {round(round_trip_ms * 1_000)}")
 
-    def manner(self, *, sample: int = 64, feedback: bool = False, stamps: bool = False) -> None:
+    def manner(
+        self,
+        *,
+        sample: int = 64,
+        feedback: bool = False,
+        stamps: bool = False,
+        transport_cc: int = TRANSPORT_CC_ID,
+    ) -> None:
         """Decrypt every nth packet; send NACK and transport-wide feedback; let the kernel stamp arrivals."""
-        self._say(f"manner {sample} {int(feedback)} {int(stamps)}")
+        self._say(f"manner {sample} {int(feedback)} {int(stamps)} {transport_cc}")
 
     async def first_packet(self, number: int, timeout_s: float) -> int:
         """When this receiver decrypted its first packet, ns of the monotonic clock."""

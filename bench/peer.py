@@ -43,9 +43,10 @@ _AUDIO: Final = (
 )
 CODECS: Final = {MediaKind.VIDEO: _VIDEO, MediaKind.AUDIO: _AUDIO}
 # As a browser: everything that costs the server a few bytes and cycles per copy. Ids as in `engine/bench`.
+TRANSPORT_CC: Final = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
 _URIS: Final = {
     1: "urn:ietf:params:rtp-hdrext:sdes:mid",
-    2: "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
+    2: TRANSPORT_CC,
     3: "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
     4: "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
     5: "urn:ietf:params:rtp-hdrext:ssrc-audio-level",

@@ -45,7 +45,7 @@ class PublicStage:
     worker_cpu: machine.Cpu = field(default_factory=lambda: machine.Cpu(0, 0, 0))
 
     async def speak(self) -> None:
-        """The speakers join, then all of them publish and send."""
+        """The speakers join, then all of them publish and send; later offers are answered by and by."""
         for device in self.speakers:
             await self.open.enter_async_context(device.signalling())
             self.tool.add(device.number, await device.receive())

@@ -3,12 +3,15 @@
 Not here: any particular one.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from bench.cast import Cast
 from bench.goals import Goal
+from bench.load import TRANSPORT_CC_ID
+from bench.publicstage import public_stage
 from bench.stage import Setting, stage
 
 Result = dict[str, Any]
@@ -33,6 +36,27 @@ class Scenario:
     goals: Callable[[Result, float], list[Goal]]
     """The result, and the mean of both ceilings."""
     joins: str = "worker socket"
+
+
+async def play_public(cast: Cast, seconds: float, *, settle_s: float = 4.0) -> Result:
+    """The same with `parley`, through the public LiveKit protocol; only the worker is measured."""
+    async with public_stage(cast) as scene:
+        await scene.speak()
+        await asyncio.sleep(settle_s)  # everybody is offered everybody, estimates rise
+        device = scene.speakers[0]
+        scene.tool.manner(
+            sample=16,
+            feedback=True,
+            stamps=True,
+            transport_cc=device.transport_cc or TRANSPORT_CC_ID,
+        )
+        found = await scene.measure(settle_s)
+        found = await scene.measure(seconds)
+        return {
+            "people": cast.people,
+            "streams_down": cast.streams_down,
+            **found,
+        }
 
 
 async def play(

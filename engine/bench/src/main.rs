@@ -8,7 +8,7 @@
 //!        <packets per frame> <packets at once> <bytes>
 //! pace <track> <packets/s> <window, packets; 0 = none>
 //! weather <lost of 10,000> <round trip, us>
-//! manner <decrypt every nth> <NACK and transport-cc feedback: 1|0> <kernel stamps: 1|0>
+//! manner <decrypt every nth> <NACK and transport-cc feedback: 1|0> <kernel stamps: 1|0> <id of transport-cc down>
 //! report
 //! ```
 //! Answers: `first <id> <monotonic ns>` when a receiver decrypted its first packet, `report <json>`.
@@ -27,7 +27,7 @@ mod sys;
 use std::io::BufRead;
 use std::process::ExitCode;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering::Relaxed};
 use std::sync::mpsc::{sync_channel, SyncSender};
 use std::sync::Arc;
 
@@ -81,6 +81,7 @@ impl Desk {
                 let switch = |at| word::<u8>(words, at).map(|value| value == 1);
                 self.manner.feedback.store(switch(1)?, Relaxed);
                 self.manner.stamps.store(switch(2)?, Relaxed);
+                self.manner.transport_id.store(word(words, 3)?, Relaxed);
                 Some(())
             }
             "report" => {
@@ -130,6 +131,7 @@ fn main() -> ExitCode {
         sample: AtomicU64::new(SAMPLE),
         feedback: AtomicBool::new(false),
         stamps: AtomicBool::new(false),
+        transport_id: AtomicU8::new(packet::TRANSPORT_CC_ID),
     });
     let (joining, joined) = sync_channel(MAX_PEERS);
     let (orders, ordered) = sync_channel(MAX_ORDERS);

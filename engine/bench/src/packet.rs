@@ -97,8 +97,8 @@ pub fn payload_at(packet: &[u8]) -> Option<usize> {
     Some(at)
 }
 
-/// The transport-wide number in a packet's one-byte header extensions (RFC 8285 section 4.2).
-pub fn transport_number(packet: &[u8]) -> Option<u16> {
+/// The transport-wide number under this id in a packet's one-byte header extensions (RFC 8285 section 4.2).
+pub fn transport_number(packet: &[u8], id: u8) -> Option<u16> {
     let end = payload_at(packet)?;
     let mut elements = packet.get(16..end)?;
     if packet[0] & 0x10 == 0 || packet[12..14] != [0xbe, 0xde] {
@@ -110,7 +110,7 @@ pub fn transport_number(packet: &[u8]) -> Option<u16> {
             continue;
         }
         let len = usize::from(head & 15) + 1;
-        if head >> 4 == TRANSPORT_CC_ID {
+        if head >> 4 == id {
             return Some(u16::from_be_bytes([*rest.first()?, *rest.get(1)?]));
         }
         elements = rest.get(len..)?;
@@ -254,7 +254,7 @@ mod tests {
             shape.write(&mut room, &HEAD, &stamp(number), is_key);
             let found = find(&room).expect("stamp");
             assert_eq!((found.stamp, found.repeats), (stamp(number), None));
-            assert_eq!(transport_number(&room), Some(513));
+            assert_eq!(transport_number(&room, TRANSPORT_CC_ID), Some(513));
             let at = payload_at(&room).expect("whole");
             let read = Descriptor::parse(&room[at..]).expect("VP8");
             assert_eq!(read.key, is_key && number % 10 == 0);
@@ -281,6 +281,6 @@ mod tests {
         assert_eq!(find(&[]), None);
         assert_eq!(find(&[0x90; 15]), None);
         assert_eq!(find(&[0x80; 30]), None);
-        assert_eq!(transport_number(&[0x90; 15]), None);
+        assert_eq!(transport_number(&[0x90; 15], 2), None);
     }
 }

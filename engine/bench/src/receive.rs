@@ -4,7 +4,7 @@
 //! the server would pay for that. How long a packet waits for the sweep is no delay of the server: with stamps on,
 //! the kernel says when it arrived.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver as Queue, SyncSender, TryRecvError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub struct Manner {
     pub feedback: AtomicBool,
     /// The kernel stamps arrivals.
     pub stamps: AtomicBool,
+    /// Header extension id of transport-wide numbers on the way down.
+    pub transport_id: AtomicU8,
 }
 
 struct Receiver {
@@ -203,6 +205,7 @@ impl Sink {
         let receiver = &mut self.receivers[at];
         let feedback = self.manner.feedback.load(Relaxed);
         let sample = self.manner.sample.load(Relaxed).max(1);
+        let transport_id = self.manner.transport_id.load(Relaxed);
         let fair = self.weather.is_fair();
         let (mut copies, mut bytes, mut others) = (0, 0, 0);
         let (mut lost, mut lost_audio) = (0i64, 0i64);
@@ -216,7 +219,7 @@ impl Sink {
             match kind(datagram) {
                 Kind::Rtp if len > 28 => {
                     if feedback {
-                        receiver.note(datagram);
+                        receiver.note(datagram, transport_id);
                     }
                     let Some(stream) = receiver.stream(datagram) else {
                         others += 1;
@@ -275,8 +278,8 @@ fn ssrc_of(datagram: &[u8]) -> u32 {
 
 impl Receiver {
     /// For transport-wide feedback.
-    fn note(&mut self, datagram: &[u8]) {
-        if let Some(number) = packet::transport_number(datagram) {
+    fn note(&mut self, datagram: &[u8], id: u8) {
+        if let Some(number) = packet::transport_number(datagram, id) {
             let now = Micros(sys::now_ns() / 1_000);
             self.recorder.record(number, ssrc_of(datagram), now);
         }
