@@ -3,7 +3,8 @@
 LiveKit signalling frames are binary protobuf, one message each. Keep-alive is twofold: the client's `ping`
 and `ping_req` (answered here, ahead of slow negotiation) and WebSocket pings of ours every 10 s.
 The queue holds at most 1,000 messages or 1 MiB (S25); participant updates that still wait are merged, last
-state wins. A peer that does not read is closed.
+state wins; after one such message the next waits 50 ms for company, so that a storm of joins is not two writes
+for everybody per person. A peer that does not read is closed.
 Not here: what the messages do (`device`), caps of their parts (`frames`).
 """
 
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 MAX_QUEUED: Final = 1000  # messages
 MAX_QUEUED_BYTES: Final = 1 << 20
 WRITE_TIMEOUT_S: Final = 10.0  # a message that does not leave in this time never will
+COMPANY_S: Final = 0.05  # between two messages that can be merged; anything else goes at once
 HEARTBEAT_S: Final = 10.0  # as livekit's server; a dead peer is noticed after 15 s
 RATE_PER_S: Final = 50.0  # messages of one connection (S24)
 BURST: Final = 200.0
@@ -49,6 +51,8 @@ class Outgoing:
         self._last_batch: _Batch | None = None
         self._ready = asyncio.Event()
         self._is_over = False
+        self._company_at_s = 0.0  # before it, what can be merged waits
+        self._is_waiting_for_company = False
 
     def put(self, message: rtc.SignalResponse) -> None:
         """Raises `Overflow`."""
@@ -67,7 +71,7 @@ class Outgoing:
                 self._waiting.append(self._last_batch)
             self._last_batch[info.sid] = info
         if self._last_batch is not None:
-            self._ready.set()
+            self._wake()
 
     def put_latest(self, key: str, message: rtc.SignalResponse) -> None:
         """A message that replaces one of the same key that still waits."""
@@ -79,7 +83,7 @@ class Outgoing:
         self._check(0)
         self._latest[key] = [data]
         self._waiting.append(self._latest[key])
-        self._ready.set()
+        self._wake()
 
     def finish(self) -> None:
         """Nothing more will come; `take` returns None once the queue is empty."""
@@ -92,10 +96,12 @@ class Outgoing:
                 return None
             self._ready.clear()
             await self._ready.wait()  # no timeout: idle is normal, and the connection's end cancels
+        await self._wait_for_company()
         item = self._waiting.popleft()
         if isinstance(item, bytes):
             self._bytes -= len(item)
             return item
+        self._company_at_s = asyncio.get_running_loop().time() + COMPANY_S
         if isinstance(item, list):
             self._latest = {key: it for key, it in self._latest.items() if it is not item}
             return item[0]
@@ -103,6 +109,25 @@ class Outgoing:
             self._last_batch = None
         update = rtc.ParticipantUpdate(participants=item.values())
         return rtc.SignalResponse(update=update).SerializeToString()
+
+    async def _wait_for_company(self) -> None:
+        rest_s = self._company_at_s - asyncio.get_running_loop().time()
+        if rest_s <= 0 or self._bytes or self._is_over:
+            return
+        self._ready.clear()
+        self._is_waiting_for_company = True
+        try:
+            async with asyncio.timeout(rest_s):
+                await self._ready.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._is_waiting_for_company = False
+
+    def _wake(self) -> None:
+        """Something that can be merged waits; whoever waits for company lets it come."""
+        if not self._is_waiting_for_company:
+            self._ready.set()
 
     def _check(self, size: int) -> None:
         if len(self._waiting) >= MAX_QUEUED or self._bytes + size > MAX_QUEUED_BYTES:

@@ -1,5 +1,7 @@
 """The small pure parts: the outgoing queue, requirements, rates, chat streams, saved state."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,6 +62,28 @@ async def test_the_latest_room_update_replaces_one_that_waits() -> None:
         outgoing.put_latest("room", update)
     (only,) = await _drain(outgoing)
     assert only.room_update.room.num_participants == 3
+
+
+async def test_news_about_others_waits_for_company_and_answers_do_not() -> None:
+    outgoing = Outgoing()
+    outgoing.update([_info("a", 1)])
+    assert await outgoing.take()  # the first goes at once
+    outgoing.update([_info("a", 2)])
+    taking = asyncio.create_task(outgoing.take())
+    await asyncio.sleep(0)
+    outgoing.update([_info("b", 1)])
+    await asyncio.sleep(0)
+    assert not taking.done()
+    outgoing.put(rtc.SignalResponse(pong=1))
+    merged = rtc.SignalResponse.FromString(await taking or b"")
+    assert [p.sid for p in merged.update.participants] == ["a", "b"]
+    pong = rtc.SignalResponse.FromString(await outgoing.take() or b"")
+    assert pong.pong == 1
+    outgoing.update([_info("c", 1)])
+    alone = rtc.SignalResponse.FromString(
+        await outgoing.take() or b""
+    )  # nobody came: its time is up
+    assert [p.sid for p in alone.update.participants] == ["c"]
 
 
 def test_the_queue_is_bounded_in_messages_and_bytes() -> None:
