@@ -14,7 +14,7 @@ from bench.goals import Goal
 ROOT: Final = Path(__file__).resolve().parent.parent
 DOCUMENT: Final = ROOT / "docs" / "performance.md"
 _TABLE: Final = re.compile(
-    r"<!-- results of (?P<file>\S+) -->\n.*?\n<!-- end of results -->", re.DOTALL
+    r"<!-- results of (?P<file>\S+) -->\n(?:.*?\n)?<!-- end of results -->", re.DOTALL
 )
 
 
