@@ -13,7 +13,7 @@ from bench import machine
 from bench.cast import PACKET_BYTES, Cast, video
 from bench.ceiling import ceiling
 from bench.load import ROOT
-from bench.stage import JOINS_AT_ONCE, stage
+from bench.stage import JOINS_AT_ONCE, Setting, stage
 
 RECEIVERS: Final = 100
 JOIN_RATE: Final = 300  # packets/s while people join: 30 frames/s, 2.9 Mbit/s
@@ -34,17 +34,18 @@ def mode(found: dict[str, Any]) -> str:
     return "gso" if found["copies_per_send"] >= GSO_COPIES_PER_SEND else "sendmmsg"
 
 
-async def measure(receivers: int, seconds: float) -> dict[str, Any]:
+async def measure(receivers: int, seconds: float, shards: int = 1) -> dict[str, Any]:
     load_before = machine.load_average()
     cast = Cast(listeners=receivers, media=(video(JOIN_RATE),), is_unlimited=True)
     async with ceiling() as best:
         say(f"ceiling: {best.mean:,.0f} copies per CPU-second (rewrite, GCM, sendmmsg)")
-        async with stage(cast) as scene:
+        async with stage(cast, Setting(shards)) as scene:
             await scene.join()
             saturated = await scene.saturate(seconds)
     say(f"ceiling: {best.found[-1]:,.0f} copies per CPU-second afterwards")
     return {
         "receivers": receivers,
+        "shards": shards,
         "packet_bytes": PACKET_BYTES,
         "joins_at_once": JOINS_AT_ONCE,
         "load_average_before": load_before,
@@ -73,8 +74,8 @@ def tell(found: dict[str, Any]) -> None:
         f"{run['opened']:,} decrypted as a sample, {run['forged']} failed"
     )
     say(
-        f"worker: {run['server_cpu_s']:.2f} CPU-s, {run['engine_cpu_s']:.2f} of them in the data-plane thread, which "
-        f"ran or was ready to {run['engine_busy']:.0%} of the time; {run['copies_per_cpu_s']:,.0f} copies per "
+        f"worker: {run['server_cpu_s']:.2f} CPU-s, {run['engine_cpu_s']:.2f} of them in the data-plane threads, which "
+        f"ran or were ready to {run['engine_busy']:.0%} of the time; {run['copies_per_cpu_s']:,.0f} copies per "
         f"CPU-second, {run['copies_per_send']:.1f} per message; {run['resident_bytes'] / 2**20:.0f} MiB resident"
     )
     say(f"load average {found['load_average_before']:.1f} before, {run['load_average']:.1f} after")
@@ -84,8 +85,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.quick", description=__doc__)
     parser.add_argument("--receivers", type=int, default=RECEIVERS)
     parser.add_argument("--seconds", type=float, default=MEASURE_S, help="of saturation")
+    parser.add_argument("--shards", type=int, default=1, help="data-plane threads of the worker")
     options = parser.parse_args(argv)
-    found = asyncio.run(measure(options.receivers, options.seconds))
+    found = asyncio.run(measure(options.receivers, options.seconds, options.shards))
     path = machine.save("quick", found)
     tell(found)
     say(f"stored in {path.relative_to(ROOT)}")

@@ -48,8 +48,10 @@ def _client(
 
 
 @pytest.fixture
-async def parley(tmp_path: Path) -> AsyncIterator[Parley]:
-    async with Parley(tmp_path / "parley") as server:
+async def parley(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Parley]:
+    """The parameter, if any: data-plane threads of the worker."""
+    media = {"listen": ["127.0.0.1"], "port": 0, "shards": getattr(request, "param", 1)}
+    async with Parley(tmp_path / "parley", {"media": media}) as server:
         yield server
 
 
@@ -71,7 +73,12 @@ async def _sees(peer: PeerProcess, rgb: tuple[int, int, int]) -> bool:
     return any(near(seen["rgb"], rgb) for seen in await peer.ask("colours") if seen["rgb"])
 
 
-@pytest.mark.parametrize("connections", [(1, 1), (2, 2), (1, 2)], ids=["single", "dual", "mixed"])
+@pytest.mark.parametrize(
+    ("parley", "connections"),
+    [(1, (1, 1)), (1, (2, 2)), (1, (1, 2)), (2, (2, 2))],
+    ids=["single", "dual", "mixed", "dual over two shards"],
+    indirect=["parley"],
+)
 async def test_two_sdk_clients_hear_and_see_each_other(
     parley: Parley, tmp_path: Path, connections: tuple[int, int]
 ) -> None:

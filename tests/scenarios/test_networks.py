@@ -55,10 +55,12 @@ async def _selected(browser: Browser) -> list[dict[str, Any]]:
     return rows
 
 
-async def test_without_udp_media_goes_over_tcp(tmp_path: Path) -> None:
-    """MP5, N12: no TURN server, no UDP."""
+@pytest.mark.parametrize("shards", [1, 2])
+async def test_without_udp_media_goes_over_tcp(tmp_path: Path, shards: int) -> None:
+    """MP5, N12: no TURN server, no UDP. Connections come to one thread and may belong to another."""
+    media = {"listen": ["127.0.0.1"], "port": 0, "shards": shards}
     async with (
-        Parley(tmp_path / "parley", DEMO) as parley,
+        Parley(tmp_path / "parley", {**DEMO, "media": media}) as parley,
         open_browser(ANN, storage=networks.without_udp()) as ann,
         open_browser(BEN, storage=networks.plain()) as ben,
     ):
