@@ -96,7 +96,20 @@ impl Pressure {
     /// and jitter lower too, has no room for it: if it is too much a queue will tell.
     fn is_strained(&self, now: Micros) -> bool {
         let at = self.estimator.as_ref().and_then(|own| own.strained());
-        at.is_some_and(|at| now.since(at) <= PAUSE_AFTER_US)
+        at.is_some_and(|at| now.since(at) <= PAUSE_AFTER_US) || self.is_resting(now)
+    }
+
+    /// A peer that tells only REMB lost too much of the lowest layer for too long.
+    fn is_resting(&self, now: Micros) -> bool {
+        let remb = self.remb.as_ref().filter(|_| self.estimator.is_none());
+        remb.is_some_and(|remb| remb.is_resting(now))
+    }
+
+    /// A receiver report on the lowest layer of a stream.
+    pub fn reported(&mut self, fraction_lost: u8, highest: u32, now: Micros) {
+        if let Some(remb) = &mut self.remb {
+            remb.lost(fraction_lost, highest, now);
+        }
     }
 }
 
@@ -248,7 +261,8 @@ impl Router {
         let (wanted, flowing) = (wanted + audio, flowing + audio);
         let ample = estimate >= wanted * AMPLE_PERCENT / 100;
         let pace_bps = (!ample && self.adaptive).then_some(estimate);
-        if ample && !transport.pressure.limited {
+        let rests = transport.pressure.is_resting(now);
+        if ample && !rests && !transport.pressure.limited {
             self.shares = streams;
             self.pace(slot, pace_bps);
             return;
@@ -261,9 +275,12 @@ impl Router {
             share(budget, &mut streams);
             if by_remb {
                 // Without packets such a peer says nothing more, and a pause would have no end: it keeps the
-                // lowest layer, and only layers follow its word.
+                // lowest layer, and only layers follow its word. Where that one is mostly lost, pictures rest
+                // for a time of ours.
                 for stream in &mut streams {
-                    if stream.granted == NONE {
+                    if rests {
+                        stream.granted = NONE;
+                    } else if stream.granted == NONE {
                         stream.granted = stream.lowest();
                     }
                 }

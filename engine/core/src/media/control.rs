@@ -6,7 +6,7 @@ use crate::id::{Micros, TransportId};
 
 use super::clock::{ntp, ntp_to_us, SenderClock};
 use super::ingress::stamp;
-use super::publication::NONE;
+use super::publication::{Publication, NONE};
 use super::router::Router;
 use super::rtcp::{Compound, Packet, Report};
 use super::subscription::Face;
@@ -102,15 +102,26 @@ impl Router {
         let Some(transport) = &mut self.transports[slot as usize] else {
             return;
         };
-        let ours = |ssrc: u32| {
-            transport.subscriptions.iter().any(|(sent, sub)| {
-                *sent == ssrc
-                    || self.subscriptions[*sub as usize]
-                        .as_ref()
-                        .is_some_and(|cold| cold.stream.rtx_ssrc == ssrc)
-            })
+        let sent = transport
+            .subscriptions
+            .iter()
+            .find(|(sent, _)| *sent == report.ssrc);
+        let repeats = |(_, sub): &(u32, u32)| {
+            let cold = self.subscriptions[*sub as usize].as_ref();
+            cold.is_some_and(|cold| cold.stream.rtx_ssrc == report.ssrc)
         };
-        if !ours(report.ssrc) {
+        if let Some((_, sub)) = sent {
+            let hot = &self.egress[*sub as usize];
+            let publication = self.publications.get(hot.source as usize);
+            let live = publication
+                .and_then(Option::as_ref)
+                .map_or(0, Publication::live);
+            if hot.video && u32::from(hot.current) == live.trailing_zeros() {
+                transport
+                    .pressure
+                    .reported(report.fraction_lost, report.highest, now);
+            }
+        } else if !transport.subscriptions.iter().any(repeats) {
             self.foreign += 1;
             return;
         }

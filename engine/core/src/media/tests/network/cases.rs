@@ -342,6 +342,50 @@ fn a_low_remb_alone_never_takes_the_picture_away() {
     );
 }
 
+/// Such a peer behind a link that carries sound and little else: sound alone, and pictures again when they fit.
+#[test]
+fn a_peer_that_only_knows_remb_keeps_sound_where_pictures_drown() {
+    let clean = steady(Shape::clean(15_000));
+    let phase = |what, seconds: u64, rate_bps| Phase {
+        what,
+        lasts_us: seconds * 1_000_000,
+        shape: Shape {
+            rate_bps,
+            queue_us: 200_000,
+            ..Shape::clean(15_000)
+        },
+    };
+    let down = vec![
+        phase("enough", 10, 3_000_000),
+        phase("for sound", 80, 100_000),
+        phase("enough again", 200, 3_000_000),
+    ];
+    let upstream = (clean.clone(), clean.clone());
+    let mut call = Call::new(Publisher::new(&LAYERS), upstream, vec![(clean, down)]);
+    call.viewers[0].feeds_back = false;
+    call.viewers[0].remb_bps = 90_000;
+    call.run(10);
+    let counted = |call: &Call, wanted: fn(&Event) -> bool| {
+        call.events.iter().filter(|(_, one)| wanted(one)).count()
+    };
+    let paused = |one: &Event| matches!(one, Event::Paused(_));
+    let resumed = |one: &Event| matches!(one, Event::Resumed(_));
+    assert_eq!(counted(&call, paused), 0, "a number alone");
+    call.run(20);
+    assert!(counted(&call, paused) >= 1);
+    let heard = call.viewers[0].audio.received();
+    call.run(60);
+    // 50 a second. Each try of a picture costs a few seconds of it, and tries become rare.
+    assert!(call.viewers[0].audio.received() - heard > 2_600);
+    assert!(counted(&call, paused) <= 4);
+    call.run(80);
+    assert_eq!(counted(&call, paused), counted(&call, resumed));
+    let frames = call.viewers[0].frames.len();
+    call.run(10);
+    assert!(call.viewers[0].frames.len() > frames + 100);
+    assert!(counted(&call, paused) <= 5);
+}
+
 #[test]
 fn a_single_size_that_does_not_fit_is_paused_and_resumed() {
     let phase = |what, seconds: u64, rate_bps| Phase {

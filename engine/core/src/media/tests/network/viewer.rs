@@ -45,6 +45,8 @@ pub struct Incoming {
     /// Arrivals of the same media number under the same SSRC.
     pub doubles: u64,
     pub last: Option<Micros>,
+    /// Highest number and count at the last report.
+    reported: (u64, u64),
     /// Bytes per second of time.
     pub bytes: Vec<u64>,
 }
@@ -71,6 +73,25 @@ impl Incoming {
 
     pub fn received(&self) -> usize {
         self.numbers.len()
+    }
+
+    /// What was lost since the last report.
+    fn report(&mut self, ssrc: u32) -> Report {
+        let (highest, received) = (self.highest, self.numbers.len() as u64);
+        let expected = highest - self.reported.0;
+        let lost = expected.saturating_sub(received - self.reported.1);
+        let fraction = if self.reported.0 == 0 || expected == 0 {
+            0
+        } else {
+            lost * 256 / expected
+        };
+        self.reported = (highest, received);
+        Report {
+            ssrc,
+            fraction_lost: fraction.min(255) as u8,
+            highest: highest as u32,
+            ..Report::default()
+        }
     }
 }
 
@@ -355,7 +376,8 @@ impl Viewer {
                     delay: ((now.since(at) << 16) / 1_000_000) as u32,
                     ..Report::default()
                 };
-                send(&mut |builder| builder.receiver_report(1, &[report]));
+                let video = self.video.report(self.video_ssrc);
+                send(&mut |builder| builder.receiver_report(1, &[report, video]));
             }
             if self.remb_bps > 0 {
                 send(&mut |builder| builder.remb(1, self.remb_bps, &[self.video_ssrc]));
