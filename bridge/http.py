@@ -8,6 +8,7 @@ Not here: what the routes do (gateways), outgoing requests (`bridge.fetch`).
 """
 
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,6 +26,8 @@ from bridge.ops.health import Health
 _log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Bind = Callable[[str, int], Awaitable[socket.socket | None]]
+"""Host and port -> a listening socket, or None to bind as usual; raises OSError."""
 
 _BODY_BYTES: Final = 1 << 20
 _LINE_BYTES: Final = 128 << 10
@@ -114,10 +117,10 @@ class Http:
         return self._ports[listener]
 
     @asynccontextmanager
-    async def serve(self) -> AsyncIterator[None]:
+    async def serve(self, public: Bind | None = None) -> AsyncIterator[None]:
         """Listen until the block ends, then let requests under way finish (3 s).
 
-        Raises `Refused` when a socket cannot be bound or the certificate cannot be used.
+        `public` may have the public listener's socket already (None: it has not). Raises `Refused` when a socket cannot be bound or the certificate cannot be used.
         """
         section = self._section
         context = _tls(section.tls) if section.tls else None
@@ -128,7 +131,8 @@ class Http:
                 (Listener.OPS, section.ops),
             ):
                 tls = context if listener is Listener.PUBLIC else None
-                await self._listen(stack, listener, listen, tls)
+                bind = public if listener is Listener.PUBLIC else None
+                await self._listen(stack, listener, listen, tls, bind)
             yield
 
     async def _listen(
@@ -137,6 +141,7 @@ class Http:
         listener: Listener,
         listen: Listen,
         tls: ssl.SSLContext | None,
+        bind: Bind | None,
     ) -> None:
         runner = web.AppRunner(
             self._apps[listener],
@@ -149,7 +154,12 @@ class Http:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         try:
-            await web.TCPSite(runner, listen.host, listen.port, ssl_context=tls).start()
+            bound = await bind(listen.host, listen.port) if bind else None
+            if bound is None:
+                site: web.BaseSite = web.TCPSite(runner, listen.host, listen.port, ssl_context=tls)
+            else:
+                site = web.SockSite(runner, bound, ssl_context=tls)
+            await site.start()
         except OSError as why:
             raise Refused(
                 f"http.{listener.value}: cannot listen on {listen.host}:{listen.port} "

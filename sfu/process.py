@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from sfu import held
 from sfu.owner import OwnerSocket
 from sfu.plane import Plane
 from sfu.worker import TICK_S, Worker
@@ -45,9 +46,11 @@ async def serve(
         async with asyncio.TaskGroup() as tasks:
             clock = tasks.create_task(_tick(worker), name="tick")
             watch = tasks.create_task(_watch(owners, stop, orphan_s), name="orphan-watch")
+            holding = tasks.create_task(_hold(socket), name="held-listeners")
             await stop.wait()  # the worker's whole life; no timeout
             clock.cancel()
             watch.cancel()
+            holding.cancel()
     finally:
         worker.drain()
         await owners.close()
@@ -63,6 +66,14 @@ async def _tick(worker: Worker) -> None:
             worker.tick()
         except Exception:
             log.exception("tick failed")
+
+
+async def _hold(control: Path) -> None:
+    """Best effort: without it a killed parley's port refuses connections until it is back."""
+    try:
+        await held.Holder(held.path_beside(control)).run()
+    except OSError as why:
+        log.warning("listeners are not held", extra={"why": str(why)})
 
 
 async def _watch(owners: OwnerSocket, stop: asyncio.Event, orphan_s: float) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
+from bridge.app.listening import Listening
 from bridge.app.parts import Parts
 from bridge.app.restoring import Consequence, restore
 from bridge.app.seeding import seed
@@ -75,7 +76,12 @@ async def _live(
             tasks.create_task(parts.media.run(), name="media")
             for section in config.conferences:
                 await seed(section, stores.directory, parts.submit)
-            await stack.enter_async_context(parts.http.serve())
+            if worker.is_ours:
+                listening = Listening(worker.control)
+                stack.callback(listening.close)
+                await stack.enter_async_context(parts.http.serve(listening.open))
+            else:
+                await stack.enter_async_context(parts.http.serve())
         except ConferenceError:
             await worker.stop(even_if_found=False)
             raise

@@ -8,6 +8,7 @@ Not here: the connection (`sfu.client`), what is asked of the worker (`bridge.me
 import asyncio
 import logging
 import subprocess
+from pathlib import Path
 from typing import Final
 
 from bridge.conference.errors import Unavailable
@@ -48,6 +49,10 @@ class MediaWorker:
         self._process: subprocess.Popen[bytes] | None = None
         self._lost = asyncio.Event()
         self._is_stopping = False
+
+    @property
+    def control(self) -> Path:
+        return self._options.socket
 
     @property
     def is_ours(self) -> bool:

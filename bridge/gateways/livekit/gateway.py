@@ -36,6 +36,7 @@ from bridge.http import Listener
 
 log = logging.getLogger(__name__)
 
+READY_S: Final = 3.0  # the native SDK gives up after 5 s, waiting in the backlog included
 JOIN_TIMEOUT_S: Final = 10.0  # the client gives up on a socket after 15 s
 OFFERS_SKIPPED: Final = 1000  # after a restart, so that ids and versions still grow
 _ALLOW_ALL: Final = {"Access-Control-Allow-Origin": "*"}
@@ -72,6 +73,7 @@ class LivekitGateway:
         self._services = Services(context, self.tokens, self._rooms, secrets.token_bytes(16))
         self._backoff = Backoff()
         self._tasks: asyncio.TaskGroup | None = None
+        self._runs = asyncio.Event()
         self._waiting: list[Device] = []  # re-adopted, not running yet
         self._lost: list[SavedLeg] = []
         self._authorization = Authorization(context, self.tokens)
@@ -91,10 +93,12 @@ class LivekitGateway:
                     tasks.create_task(device.run(), name=f"leg-{device.leg_id}")
                 self._waiting.clear()
                 self._tasks = tasks
+                self._runs.set()
                 await self._end_lost()
                 await asyncio.Event().wait()  # forever: everything happens in devices and requests
         finally:
             self._tasks = None
+            self._runs.clear()
 
     async def _end_lost(self) -> None:
         for saved in self._lost:
@@ -142,6 +146,14 @@ class LivekitGateway:
     def status(self) -> str:
         return f"serving {len(self._rooms.all())} devices"
 
+    async def _ready(self) -> None:
+        """A listener that outlived a crash has people waiting before `run` has begun. Raises 503."""
+        try:
+            async with asyncio.timeout(READY_S):
+                await self._runs.wait()
+        except TimeoutError as why:
+            raise web.HTTPServiceUnavailable(text="not ready", headers=_ALLOW_ALL) from why
+
     # --- doors ---------------------------------------------------------------------------------------
 
     async def _validate(self, request: web.Request, *, is_single: bool) -> web.Response:
@@ -156,8 +168,7 @@ class LivekitGateway:
     async def _serve(self, request: web.Request, *, is_single: bool) -> web.StreamResponse:
         claims = self._claims(request)
         ask = await self._ask(request, is_single=is_single)
-        if self._tasks is None:
-            raise web.HTTPServiceUnavailable(text="not ready", headers=_ALLOW_ALL)
+        await self._ready()
         device = self._resumed(claims, ask) if ask.reconnects else await self._enter(claims, ask)
         socket = signalling.upgrade()
         connection = Connection(socket)
@@ -170,6 +181,8 @@ class LivekitGateway:
                 return socket
             await device.ask(partial(self._attach, device, connection, ask))
             await connection.run(partial(self._requested, device, connection))
+        except ConnectionResetError:
+            log.info("the client went before it was answered")
         finally:
             if device is not None:
                 device.detached(connection)
