@@ -179,7 +179,7 @@ class Group:
         )
         self._set_frame_rate(subscription.stream, min(max(subscription.wish.fps, 0), _MOST_FPS))
         self._prioritise(subscription)
-        self._tell_paused(subscription)
+        self._tell_paused(subscription.session, track.id, stream)
 
     def count_layers(self, track: Track) -> None:
         """Which layers somebody wants: more is told at once, less by a later `tick`."""
@@ -288,23 +288,21 @@ class Group:
             for subscription in session.down.subscriptions.values():
                 if subscription.stream.subscription == handle:
                     subscription.stream.is_starved = is_starved
-                    self._tell_paused(subscription)
+                    self._tell_paused(session.name, subscription.track.id, subscription.stream)
+                    return True
+            for _, stream in session.down.compact_streams():
+                if stream.subscription == handle:
+                    stream.is_starved = is_starved
+                    self._tell_paused(session.name, stream.carried, stream)
                     return True
         return False
 
-    def _tell_paused(self, subscription: Subscription) -> None:
-        stream = subscription.stream
+    def _tell_paused(self, session: str, track: str, stream: Stream) -> None:
         is_paused = stream.is_starved or stream.is_held_back
         if is_paused == stream.is_told_paused:
             return
         stream.is_told_paused = is_paused
-        self._emit(
-            protocol.StreamState(
-                session=subscription.session,
-                track=subscription.track.id,
-                paused=is_paused,
-            )
-        )
+        self._emit(protocol.StreamState(session=session, track=track, paused=is_paused))
 
     def _prioritise(self, subscription: Subscription) -> None:
         """Tell the engine what goes first on this subscriber's link."""

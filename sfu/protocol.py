@@ -348,7 +348,8 @@ class SubscriptionStatistics(_Message, frozen=True):
 class SessionStatistics(_Message, frozen=True):
     """All transports of a session together. Zero = not known (yet).
 
-    `available_outgoing_bitrate_bps`: what the link to the peer carries; `queue_delay_s`: how long packets wait on it.
+    `available_outgoing_bitrate_bps`: what the link to the peer carries; `queue_delay_s`: how long packets wait on it;
+    `packet_send_delay_s`: how long the longest waited here for it, in the last second.
     """
 
     session: str
@@ -360,6 +361,8 @@ class SessionStatistics(_Message, frozen=True):
     current_round_trip_time_s: float = 0.0
     available_outgoing_bitrate_bps: int = 0
     queue_delay_s: float = 0.0
+    packet_send_delay_s: float = 0.0
+    packets_discarded_on_send: int = 0
 
 
 class Statistics(_Message, frozen=True):

@@ -32,6 +32,9 @@ class _Totals:
     silent: int = 0  # intervals
 
 
+_NOTHING: Final = _Totals()
+
+
 class Grades:
     """Turns counters into a grade per session; remembers the last totals and the last grade."""
 
@@ -60,44 +63,65 @@ class Grades:
         return news
 
     def _grade(self, session: Session, tables: dict[str, dict[int, Counters]]) -> int:
-        up = [
-            tables["publications"].get(t.publication or 0, {}) for t in session.up.tracks.values()
-        ]
-        streams = [stream for _, _, stream in streams_of(session)]
-        down = [tables["subscriptions"].get(s.subscription or 0, {}) for s in streams]
-        links = [tables["transports"].get(h, {}) for h in session.transport_handles()]
-        before = self._totals.get(session.name, _Totals())
-        now = self._totals[session.name] = _totals(before, up, down, links)
+        measured = _measure(session, tables)
+        before = self._totals.get(session.name, _NOTHING)
+        now = self._totals[session.name] = measured.totals(before)
         if session.life is Life.DISCONNECTED or now.silent >= 2:
             return LOST
-        packets = max(now.packets - before.packets, 0)
-        loss = max(now.lost - before.lost, 0) / packets if packets else 0.0
-        reported = max((row.get("fraction_lost", 0) for row in down), default=0) / 256
-        worst = (
-            max(loss, reported),
-            max(map(rtt_us, links), default=0) / MICRO,
-            max((row.get("queue_us", 0) for row in links), default=0) / MICRO,
+        packets = now.packets - before.packets
+        loss = max((now.lost - before.lost) / packets, 0.0) if packets > 0 else 0.0
+        loss = max(loss, measured.fraction_lost / 256)
+        rtt_s, queue_s = measured.rtt_us / MICRO, measured.queue_us / MICRO
+        if now.silent or measured.is_starved or loss > POOR_LOSS:
+            return POOR
+        if rtt_s > POOR_RTT_S or queue_s > POOR_QUEUE_S:
+            return POOR
+        is_good = loss > GOOD_LOSS or rtt_s > GOOD_RTT_S or queue_s > GOOD_QUEUE_S
+        return GOOD if is_good else EXCELLENT
+
+
+@dataclass(slots=True)
+class _Measured:
+    """One session in one read."""
+
+    packets: int = 0
+    lost: int = 0
+    arrived: int = 0
+    fraction_lost: int = 0  # of 256, the worst
+    rtt_us: int = 0
+    queue_us: int = 0
+    is_starved: bool = False
+
+    def totals(self, before: _Totals) -> _Totals:
+        new = self.arrived - before.arrived
+        return _Totals(
+            packets=self.packets,
+            lost=self.lost,
+            arrived=self.arrived,
+            steady=new >= STEADY if new else before.steady,
+            silent=before.silent + 1 if not new and before.steady else 0,
         )
-        if now.silent or any(stream.is_starved for stream in streams):
-            return POOR
-        if _any_above(worst, (POOR_LOSS, POOR_RTT_S, POOR_QUEUE_S)):
-            return POOR
-        return GOOD if _any_above(worst, (GOOD_LOSS, GOOD_RTT_S, GOOD_QUEUE_S)) else EXCELLENT
 
 
-def _totals(
-    before: _Totals, up: list[Counters], down: list[Counters], links: list[Counters]
-) -> _Totals:
-    arrived = sum(row.get("packets_in", 0) for row in links)
-    new = arrived - before.arrived
-    return _Totals(
-        packets=sum(row.get("packets", 0) for row in (*up, *down)),
-        lost=sum(row.get("lost", 0) for row in up) + sum(row.get("nacks", 0) for row in down),
-        arrived=arrived,
-        steady=new >= STEADY if new else before.steady,
-        silent=before.silent + 1 if not new and before.steady else 0,
-    )
-
-
-def _any_above(measured: Iterable[float], limits: Iterable[float]) -> bool:
-    return any(one > limit for one, limit in zip(measured, limits, strict=True))
+def _measure(session: Session, tables: dict[str, dict[int, Counters]]) -> _Measured:
+    """Plain loops: this runs for every session of the worker."""
+    found = _Measured()
+    for handle in session.transport_handles():
+        link = tables["transports"].get(handle)
+        if link is not None:
+            found.arrived += link.get("packets_in", 0)
+            found.rtt_us = max(found.rtt_us, rtt_us(link))
+            found.queue_us = max(found.queue_us, link.get("queue_us", 0))
+    for track in session.up.tracks.values():
+        row = tables["publications"].get(track.publication or 0)
+        if row is not None:
+            found.packets += row.get("packets", 0)
+            found.lost += row.get("lost", 0)
+    for _, _, stream in streams_of(session):
+        found.is_starved |= stream.is_starved
+        row = tables["subscriptions"].get(stream.subscription or 0)
+        if row is not None:
+            found.packets += row.get("packets", 0)
+            found.lost += row.get("nacks", 0)
+            found.fraction_lost = max(found.fraction_lost, row.get("fraction_lost", 0))
+    return found

@@ -89,6 +89,8 @@ def _session(session: Session, transports: dict[int, Counters]) -> protocol.Sess
         current_round_trip_time_s=max(map(rtt_us, rows), default=0) / MICRO,
         available_outgoing_bitrate_bps=sum(known),
         queue_delay_s=max((row.get("queue_us", 0) for row in rows), default=0) / MICRO,
+        packet_send_delay_s=max((row.get("paced_us", 0) for row in rows), default=0) / MICRO,
+        packets_discarded_on_send=sum(row.get("paced_dropped", 0) for row in rows),
     )
 
 

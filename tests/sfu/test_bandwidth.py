@@ -10,7 +10,7 @@ from sfu.layers import (
     SPEAKER_PRIORITY,
     bandwidth_priority,
 )
-from tests.sfu.fakes import EACH, offer, section
+from tests.sfu.fakes import COMPACT, EACH, offer, section, transport
 from tests.sfu.test_negotiation import Bench
 
 AUDIO, VIDEO = MediaKind.AUDIO, MediaKind.VIDEO
@@ -93,3 +93,20 @@ async def test_a_new_engine_stream_starts_unstarved(
     bench.plane.happen("paused", 999_999)
     bench.worker.take_engine_events()
     assert bench.events() == [], "a stream that is gone"
+
+
+async def test_a_compact_stream_that_is_held_back_is_told_too() -> None:
+    """One stream for whoever speaks: its pause concerns what it carries."""
+    bench = Bench()
+    bench.publisher("ann", VIDEO, "ann-cam")
+    bench.done(protocol.Open("dino", "room", COMPACT))
+    both = section("video", VIDEO, Direction.SENDRECV, over=transport("two2"))
+    bench.described(protocol.Offer("dino", offer(both, bundle=False)))
+    (handle,) = bench.plane.subscriptions
+    bench.events()
+    bench.plane.happen("paused", handle)
+    bench.worker.take_engine_events()
+    assert bench.events() == [protocol.StreamState("dino", "ann-cam", True)]
+    bench.plane.happen("resumed", handle)
+    bench.worker.take_engine_events()
+    assert bench.events() == [protocol.StreamState("dino", "ann-cam", False)]

@@ -223,6 +223,11 @@ def _quality(rank: int) -> models.VideoQuality:
     ]
 
 
+def _priority(theirs: int) -> int:
+    """LiveKit: 1 is the highest, 0 unset. Ours: higher goes first, 1 is nothing special."""
+    return 1 if theirs == 0 else max(2, 256 - theirs)
+
+
 def subscribed_quality(track: Track, highest: int) -> rtc.SignalResponse:
     """Dynacast: which qualities a publisher need not encode. `highest` is an index of its layers, -1 = none.
 
@@ -257,7 +262,7 @@ def wish_of(setting: rtc.UpdateTrackSettings) -> Wish:
         height=min(setting.height, MAX_PIXELS) if has_size else 0,
         fps=min(setting.fps, 240),
         quality=2 if has_size else min(setting.quality, 2),
-        priority=max(1, min(setting.priority or 1, 255)),
+        priority=_priority(setting.priority),
         paused=setting.disabled or setting.quality == models.VideoQuality.OFF,
     )
 

@@ -17,7 +17,7 @@ import sfu.description as sd
 from bridge.conference.errors import Malformed, Refused, Unavailable
 from bridge.conference.ids import LeaveReason
 from bridge.conference.ports import ConferenceRecord
-from bridge.gateway import Context, SessionOver, SessionSilent, SessionUp
+from bridge.gateway import Context, SessionOver, SessionSilent, SessionUp, StreamPaused
 from bridge.gateways.xmpp import callstate as cs
 from bridge.gateways.xmpp import disco, jmi, profiles
 from bridge.gateways.xmpp import stanza as st
@@ -114,6 +114,8 @@ class Call(Changes):
                 await self._message(verb, sender)
             case cs.Asked(jingle):
                 await self._action(jingle)
+            case cs.Media(StreamPaused(paused=paused)):
+                await self.show_paused(paused)
             case cs.Media(signal):
                 self._signal(signal)
             case cs.Forced(track, muted):

@@ -140,7 +140,20 @@ class CallLeg:
     async def show_forced(self, track: TrackId, muted: bool) -> None:
         """Jingle cannot mute the other side; the display of the call can at least show it."""
         part = next((p for p in self.facts.parts.values() if p.track == track), None)
-        if part is None or self.facts.state is not State.ACTIVE:
+        if part is not None:
+            await self._show_muted(part, muted)
+
+    async def show_paused(self, paused: bool) -> None:
+        """The one video stream to them is held back for want of bandwidth, or goes on (XEP-0167 section 8).
+
+        Dino shows it as the other side's camera being off; who does not know session-info shows the last picture.
+        """
+        for part in self.facts.parts.values():
+            if part.kind is sd.MediaKind.VIDEO:
+                await self._show_muted(part, paused)
+
+    async def _show_muted(self, part: cs.Part, muted: bool) -> None:
+        if self.facts.state is not State.ACTIVE:
             return
         kind = v.InfoKind.MUTE if muted else v.InfoKind.UNMUTE
         info = v.Info(kind, part.name, part.creator)

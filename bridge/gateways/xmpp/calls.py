@@ -25,6 +25,7 @@ from bridge.gateway import (
     SessionOver,
     SessionSilent,
     SessionUp,
+    StreamPaused,
 )
 from bridge.gateways.xmpp import callstate as cs
 from bridge.gateways.xmpp import jmi, names
@@ -299,7 +300,7 @@ class Calls:
                 call.tell(cs.PeerPresence(is_gone))
 
     def signal(self, leg: LegId, signal: MediaSignal) -> None:
-        if not isinstance(signal, SessionUp | SessionSilent | SessionOver):
+        if not isinstance(signal, SessionUp | SessionSilent | SessionOver | StreamPaused):
             return  # levels and grades have no place in Jingle
         call = self._by_leg.get(leg)
         if call is not None and not call.tell(cs.Media(signal)):

@@ -1,19 +1,19 @@
 //! `Engine`: one method per command, and the events and counters as Python values.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use parley_core::id::{GroupId, PublicationId, SubscriptionId, TransportId};
-use parley_core::media::{self, LayerStatistics};
-use parley_core::plane::{Drops, IngressLimit, TransportStatistics};
+use parley_core::media;
+use parley_core::plane::IngressLimit;
 use parley_core::shard::home_of;
 use parley_core::srtp::Profile;
 use parley_core::wire::{Event, SLOT_BYTES};
-use parley_io::{Command, RelayCounters, Report, StreamCounters};
+use parley_io::Command;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::{PyBytes, PyDict, PyList};
 
+use crate::report::report_to_python;
 use crate::streams::{check_mid, codecs, Codec, Extensions, ReceiveStream};
 
 /// Events of one `poll`.
@@ -23,9 +23,6 @@ const UFRAG: std::ops::RangeInclusive<usize> = 4..=256;
 const PASSWORD: std::ops::RangeInclusive<usize> = 22..=256;
 /// RFC 3550 section 6.5: one octet of length.
 const MAX_CNAME_BYTES: usize = 255;
-
-/// Counters as the stub shows them.
-type Rows = Vec<(u64, BTreeMap<&'static str, u64>)>;
 
 /// One data plane: a UDP port per listen address, one thread or several.
 #[pyclass(frozen, module = "sfu._engine")]
@@ -423,9 +420,9 @@ impl Engine {
         )
     }
 
-    fn statistics(&self, py: Python<'_>) -> BTreeMap<&'static str, Rows> {
+    fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let report = py.detach(|| self.0.report());
-        report_to_python(&report)
+        report_to_python(py, &report)
     }
 
     fn close(&self, py: Python<'_>) {
@@ -462,131 +459,4 @@ fn event_to_python(py: Python<'_>, event: Event) -> PyResult<Bound<'_, PyAny>> {
         }
     };
     Ok(tuple.into_any())
-}
-
-fn report_to_python(report: &Report) -> BTreeMap<&'static str, Rows> {
-    let plane = &report.plane;
-    let publications = plane.publications.iter().map(|(id, own)| {
-        let row = BTreeMap::from([
-            ("packets", own.packets),
-            ("bytes", own.bytes),
-            ("lost", own.lost),
-            ("nacks_sent", own.nacks_sent),
-            ("plis_sent", own.plis_sent),
-            ("firs_sent", own.firs_sent),
-            ("jitter", own.jitter),
-            ("layers", own.layers),
-            ("gated", own.gated),
-            ("off_stage", own.off_stage),
-        ]);
-        (id.0, row)
-    });
-    let layers = plane.publications.iter().flat_map(|(id, own)| {
-        let heard = own.by_layer.iter().zip(0..);
-        heard
-            .filter(|(layer, _)| layer.packets > 0)
-            .map(|(layer, index)| (id.0, layer_row(layer, index)))
-    });
-    let subscriptions = plane.subscriptions.iter().map(|(id, own)| {
-        let row = BTreeMap::from([
-            ("packets", own.packets),
-            ("bytes", own.bytes),
-            ("nacks", own.nacks),
-            ("plis", own.plis),
-            ("firs", own.firs),
-            ("retransmitted", own.retransmitted),
-            ("retransmitted_bytes", own.retransmitted_bytes),
-            ("layer", own.layer),
-            ("target_bps", own.target_bps),
-            ("limited", u64::from(own.limited)),
-            ("lost", own.reception.lost),
-            ("fraction_lost", u64::from(own.reception.fraction)),
-            ("jitter", u64::from(own.reception.jitter)),
-            ("rtt_us", own.reception.rtt_us),
-            ("first_sequence", own.first_sequence),
-            ("last_sequence", own.last_sequence),
-        ]);
-        (id.0, row)
-    });
-    let transports = plane
-        .transports
-        .iter()
-        .map(|(id, own)| (id.0, transport_row(own)));
-    BTreeMap::from([
-        ("transports", transports.collect()),
-        ("publications", publications.collect()),
-        ("layers", layers.collect()),
-        ("subscriptions", subscriptions.collect()),
-        ("drops", vec![(0, drops_row(&plane.drops, report))]),
-        ("connections", vec![(0, connections_row(&report.streams))]),
-        ("relays", vec![(0, relays_row(&report.relays))]),
-    ])
-}
-
-fn layer_row(own: &LayerStatistics, index: u64) -> BTreeMap<&'static str, u64> {
-    BTreeMap::from([
-        ("layer", index),
-        ("packets", own.packets),
-        ("bytes", own.bytes),
-        ("lost", own.lost),
-        ("jitter", own.jitter),
-        ("bps", own.bps),
-        ("frames", own.frames),
-        ("key_frames", own.key_frames),
-        ("freezes", own.freezes),
-        ("frozen_us", own.frozen_us),
-        ("live", u64::from(own.live)),
-    ])
-}
-
-fn transport_row(own: &TransportStatistics) -> BTreeMap<&'static str, u64> {
-    BTreeMap::from([
-        ("packets_in", own.packets_in),
-        ("bytes_in", own.bytes_in),
-        ("packets_out", own.packets_out),
-        ("bytes_out", own.bytes_out),
-        ("auth_failures", own.auth_failures),
-        ("replays", own.replays),
-        ("rtt_us", own.rtt_us),
-        ("report_rtt_us", own.report_rtt_us),
-        ("estimate_bps", own.estimate_bps),
-        ("queue_us", own.queue_us),
-        ("paced_us", own.paced_us),
-        ("paced_dropped", own.paced_dropped),
-        ("state", own.state as u64),
-    ])
-}
-
-fn connections_row(own: &StreamCounters) -> BTreeMap<&'static str, u64> {
-    BTreeMap::from([
-        ("open", own.open),
-        ("refused", own.refused),
-        ("unproven", own.unproven),
-        ("stuck", own.stuck),
-        ("dropped_video", own.dropped_video),
-        ("dropped_audio", own.dropped_audio),
-    ])
-}
-
-fn relays_row(own: &RelayCounters) -> BTreeMap<&'static str, u64> {
-    BTreeMap::from([("passed_on", own.passed_on), ("relayed", own.relayed)])
-}
-
-fn drops_row(drops: &Drops, report: &Report) -> BTreeMap<&'static str, u64> {
-    BTreeMap::from([
-        ("unknown_ufrag", drops.unknown_ufrag),
-        ("unvalidated", drops.unvalidated),
-        ("bad_integrity", drops.bad_integrity),
-        ("malformed", drops.malformed),
-        ("foreign_ssrc", drops.foreign_ssrc),
-        ("over_limit", drops.over_limit),
-        ("no_keys", drops.no_keys),
-        ("half_open", drops.half_open),
-        ("ring_full", report.lost_events),
-        ("panics", report.panics),
-        ("refused_commands", report.refused_commands),
-        ("refused_sends", report.refused_sends),
-        ("relay_full", report.relays.dropped),
-        ("strangers", report.relays.strangers),
-    ])
 }

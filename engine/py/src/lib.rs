@@ -1,6 +1,7 @@
 //! `sfu._engine`: convert, queue, call. It decides nothing; `sfu/_engine.pyi` is its reference.
 
 mod engine;
+mod report;
 mod streams;
 
 use std::collections::BTreeMap;

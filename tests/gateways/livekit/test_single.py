@@ -280,7 +280,10 @@ async def test_subscriptions_and_wishes_reach_media(rig: Rig) -> None:
     )
     await bob.send(
         track_setting=rtc.UpdateTrackSettings(
-            track_sids=[info.sid, "TR_unknown"], quality=models.VideoQuality.MEDIUM
+            track_sids=[info.sid, "TR_unknown"],
+            quality=models.VideoQuality.MEDIUM,
+            fps=12,
+            priority=7,
         )
     )
     await bob.send(
@@ -290,7 +293,8 @@ async def test_subscriptions_and_wishes_reach_media(rig: Rig) -> None:
     assert rig.media.of("set_subscribed") == [(rig.leg("bob").id, info.sid, False)]
     sized, ranked, paused = [call[2] for call in rig.media.of("wish")]
     assert (sized.width, sized.height, sized.quality) == (900, 600, 2)
-    assert (ranked.width, ranked.quality) == (0, 1)
+    assert (ranked.width, ranked.quality, ranked.fps, ranked.priority) == (0, 1, 12, 249)
+    assert (sized.fps, sized.priority) == (0, 1)
     assert paused.paused
 
 

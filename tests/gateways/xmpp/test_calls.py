@@ -20,10 +20,11 @@ from bridge.conference.ids import (
     Network,
     Receives,
     Role,
+    TrackId,
     TrackKind,
     TrackSource,
 )
-from bridge.gateway import SavedLeg, SessionOver, SessionSilent
+from bridge.gateway import SavedLeg, SessionOver, SessionSilent, StreamPaused
 from bridge.gateways.xmpp import call, profiles
 from bridge.gateways.xmpp.calls import MAX_CALLS_PER_PERSON, Calls
 from bridge.gateways.xmpp.inbound import Door, Inbound
@@ -312,6 +313,18 @@ async def test_mute_travels_both_ways() -> None:
         play.take(jingle("session-info", mute.replace("mute", "unmute"), id="i3"))
         await until(lambda: len(play.actions()) == 3)
         assert len(play.calls) == 1
+
+
+async def test_video_held_back_for_want_of_bandwidth_is_shown_as_muted_by_us() -> None:
+    async with rig() as play:
+        leg = await play.answered()
+        play.calls.signal(leg, StreamPaused(leg, TrackId("TR_x"), True))
+        told = await play.acted(v.Action.SESSION_INFO)
+        assert told.info == v.Info(v.InfoKind.MUTE, "video", v.Party.INITIATOR)
+        play.calls.signal(leg, StreamPaused(leg, TrackId("TR_y"), False))
+        await until(lambda: len(play.actions()) == 3)
+        told = play.actions()[-1]
+        assert told.info == v.Info(v.InfoKind.UNMUTE, "video", v.Party.INITIATOR)
 
 
 async def test_the_end_is_told_with_its_reason() -> None:
