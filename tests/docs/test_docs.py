@@ -190,3 +190,12 @@ def test_no_trace_of_the_machine() -> None:
             if names_folder or (is_lock and '"resolved"' in line):
                 found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}")
     assert found == []
+
+
+def test_every_attack_on_media_has_a_test_that_exists() -> None:
+    rows = re.findall(r"^\| S(\d+) \|.*\| (.*) \|$", (ROOT / "docs/security.md").read_text(), re.M)
+    assert [int(number) for number, _ in rows] == list(range(1, 16))
+    for number, tests in rows:
+        named = re.findall(r"`([^`]+)`", tests)
+        assert any(f"test_s{int(number):02}" in path for path in named)
+        assert all((ROOT / path).exists() for path in named)

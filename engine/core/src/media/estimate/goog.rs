@@ -101,7 +101,7 @@ impl Estimator for Goog {
         }
         let arrived = news.acks.len() as u32;
         let passed = self.acked.bps().unwrap_or(self.bps);
-        if self.loss.told(arrived, news.lost, passed, now) {
+        if self.loss.told((arrived, news.lost), passed, self.bps, now) {
             self.congested = Some(now);
         }
         if self.queue.wait_us() >= HEARD_US || self.loss.is_heavy() {

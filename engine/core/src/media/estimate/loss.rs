@@ -44,8 +44,14 @@ impl LossBased {
         self.bps
     }
 
-    /// Feedback told of these, while so much passed. True if that is too much loss.
-    pub fn told(&mut self, arrived: u32, lost: u32, passed: u64, now: Micros) -> bool {
+    /// Feedback told of these, while so much passed and so much was believed to. True if that is too much loss.
+    pub fn told(
+        &mut self,
+        (arrived, lost): (u32, u32),
+        passed: u64,
+        believed: u64,
+        now: Micros,
+    ) -> bool {
         self.arrived += arrived;
         self.lost += lost;
         let since = *self.since.get_or_insert(now);
@@ -61,7 +67,8 @@ impl LossBased {
                 // Half of the share that was lost, from what was tried: that, not what was believed, lost it.
                 // A queue that is full from the first packet on shows no trend, only this.
                 let sent = passed.saturating_mul(1_000) / (1_000 - permille).max(1);
-                let tried = self.bps.min(sent);
+                // Where nothing passes at all that is no measure either.
+                let tried = self.bps.min(sent).min(2 * believed);
                 self.bps = (tried * (2_000 - permille) / 2_000).max(FLOOR_BPS.min(self.bps));
                 return true;
             }
