@@ -56,6 +56,7 @@ async def test_the_ops_listener_tells_prometheus_and_people() -> None:
         async with session.get(f"{base}/stats?detail=1") as answer:
             document = await answer.json()
         assert document["tracks"][0]["layers"][0]["freeze_count"] == 2
+        assert document["sessions"][0]["queue_delay_s"] == 0.0, "defaults are said too"
         public = f"http://127.0.0.1:{http.port(Listener.PUBLIC)}"
         async with session.get(f"{public}/metrics") as answer:
             assert answer.status == 404

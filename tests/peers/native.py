@@ -20,6 +20,7 @@ from livekit import rtc
 
 RATE_HZ = 48_000
 FRAME_MS = 10
+QUEUE_MS = 1_000  # of sound that waits inside the SDK: what is said now is sent that much later
 WIDTH, HEIGHT, FPS = 320, 180, 12
 WINDOW_S = 1.0  # of sound that one look covers
 
@@ -73,7 +74,9 @@ class Client:
         size: tuple[int, int] = (WIDTH, HEIGHT),
         *,
         simulcast: bool = False,
+        queue_ms: int = QUEUE_MS,
     ) -> None:
+        self.queue_ms = queue_ms
         self.size = size
         self.simulcast = simulcast
         self.video: Any = None
@@ -148,7 +151,7 @@ class Client:
 
     async def publish(self, audio: bool, video: bool) -> None:
         if audio:
-            source = rtc.AudioSource(RATE_HZ, 1)
+            source = rtc.AudioSource(RATE_HZ, 1, self.queue_ms)
             track = rtc.LocalAudioTrack.create_audio_track("microphone", source)
             options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, red=False)
             self.audio_publication = await self.room.local_participant.publish_track(track, options)
@@ -299,6 +302,7 @@ async def _main() -> None:
     options.add_argument(
         "--connections", type=int, choices=(0, 1, 2), default=0
     )  # 0: the SDK's choice
+    options.add_argument("--queue-ms", type=int, default=QUEUE_MS)
     options.add_argument("--size", default=f"{WIDTH}x{HEIGHT}")
     options.add_argument("--simulcast", action="store_true")
     options.add_argument("--dynacast", action="store_true")
@@ -308,7 +312,13 @@ async def _main() -> None:
     given = options.parse_args()
     red, green, blue = (int(v) for v in given.rgb.split(","))
     width, height = (int(v) for v in given.size.split("x"))
-    client = Client(given.tone_hz, (red, green, blue), (width, height), simulcast=given.simulcast)
+    client = Client(
+        given.tone_hz,
+        (red, green, blue),
+        (width, height),
+        simulcast=given.simulcast,
+        queue_ms=given.queue_ms,
+    )
     how = rtc.RoomOptions(auto_subscribe=True, dynacast=given.dynacast)
     if given.frame_key:
         key = rtc.KeyProviderOptions(shared_key=given.frame_key.encode())
