@@ -525,6 +525,7 @@ impl State {
             structured: found.structured,
             present,
             switch: structure.switchable(found.indications),
+            across: true,
             base,
             nested: structure.nested,
             mask_at: found.mask_at,

@@ -17,7 +17,8 @@ use super::receive::{Arrival, Receive};
 use super::redundancy;
 use super::router::{wake, Router, Stream, Transport};
 use super::rtp::{Header, Values};
-use super::shapes::{self, Told};
+use super::shapes::{self, Known, Told};
+use super::steps;
 use super::subscription::{Egress, Start, Subscription};
 use super::{Event, Sink};
 
@@ -226,8 +227,11 @@ impl Publication {
             }
             return false;
         }
-        let nested = self.ladder.as_ref().is_none_or(|ladder| ladder.is_nested());
-        let (shape, told) = shapes::told(meta, kind, layer, is_single, nested, packet);
+        let known = Known {
+            top: steps::layer_of(self.whole(0)),
+            nested: self.is_nested(),
+        };
+        let (shape, told) = shapes::told(meta, kind, layer, is_single, known, packet);
         meta.shape = shape;
         self.climb(layer, &shape, told, bytes, now)
     }

@@ -174,6 +174,7 @@ impl Publication {
         let Some(ladder) = &mut self.ladder else {
             return false;
         };
+        let was_nested = ladder.nested;
         let mut changed = false;
         let dependency = self.layers[usize::from(layer)].dependency.as_deref();
         if let Some((structure, active)) = dependency
@@ -196,10 +197,24 @@ impl Publication {
             ladder.nested = shape.nested;
             changed |= ladder.told(layer, is_single, told);
         }
+        changed |= ladder.nested != was_nested;
         if is_single && shape.spatial < 4 {
             let bit = 1 << shape.spatial;
-            changed |= ladder.live_sizes & bit == 0;
-            ladder.live_sizes |= bit;
+            // What a key picture announces is on its way: it counts from now on.
+            let announced = if shape.structured || told.spatials > 1 {
+                let sent = ladder.existing & ladder.active;
+                let is_sent = |size: &u8| sent & steps::layer_mask(*size) != 0;
+                (0..4).filter(is_sent).fold(0, |all, size| all | 1 << size)
+            } else {
+                0
+            };
+            for (size, heard) in ladder.heard.iter_mut().enumerate() {
+                if announced >> size & 1 == 1 {
+                    *heard = Some(now);
+                }
+            }
+            changed |= ladder.live_sizes & (bit | announced) != bit | announced;
+            ladder.live_sizes |= bit | announced;
             if ladder.announced & bit == 0 && shape.spatial > 0 {
                 ladder.news = Some(shape.spatial);
             }
@@ -303,7 +318,9 @@ impl Publication {
     /// Whether having a step means to leave packets of its carrier out.
     #[must_use]
     pub fn is_partial(&self, step: u8) -> bool {
-        self.ladder.is_some() && step != self.whole(self.carrier(step))
+        let whole = self.whole(self.carrier(step));
+        let is_lean = |ladder: &Ladder| step != whole || !ladder.nested;
+        self.ladder.as_deref().is_some_and(is_lean)
     }
 
     /// The publication's sizes refer to each other only at key frames: a smaller one cannot be had by leaving out.

@@ -75,7 +75,7 @@ impl Egress {
         let same_size = layer_of(step) == layer_of(target);
         let next = if target < step && (same_size || is_nested && is_new_picture) {
             target
-        } else if has(shape.base, step) && (same_size || is_new_picture) {
+        } else if has(shape.base, step) && (same_size || shape.across && is_new_picture) {
             self.toward(shape.switch)
         } else {
             step

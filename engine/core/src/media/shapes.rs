@@ -17,6 +17,8 @@ pub struct Shape {
     pub present: Steps,
     /// Steps that may begin with it.
     pub switch: Steps,
+    /// `switch` holds for who has another size too.
+    pub across: bool,
     /// Steps that have everything it refers to.
     pub base: Steps,
     /// Where the mask of active decode targets is in the dependency descriptor, or would be; bits.
@@ -40,6 +42,7 @@ impl Default for Shape {
         Self {
             present: EVERY,
             switch: 0,
+            across: true,
             base: EVERY,
             mask_at: 0,
             targets: 0,
@@ -50,6 +53,15 @@ impl Default for Shape {
             nested: true,
         }
     }
+}
+
+/// What the frames before showed.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// Largest size.
+    pub top: u8,
+    /// See `Shape::nested`.
+    pub nested: bool,
 }
 
 /// Ids of a frame as its codec tells them.
@@ -90,9 +102,9 @@ impl Shape {
         shape
     }
 
-    /// A frame of VP9; `alone`: sizes do not refer to each other outside key pictures.
+    /// A frame of VP9, behind others.
     #[must_use]
-    pub fn vp9(layer: u8, is_single: bool, found: &vp9::Descriptor, nested: bool) -> Self {
+    pub fn vp9(layer: u8, is_single: bool, found: &vp9::Descriptor, known: Known) -> Self {
         let sizes = |size: u8| steps::from_temporal(size, found.temporal);
         let present = if !is_single {
             sizes(layer)
@@ -115,11 +127,16 @@ impl Shape {
         Self {
             present,
             switch,
+            across: found.opens(),
             base,
             spatial: found.spatial,
             first: found.first,
             last: found.last,
-            nested,
+            nested: if found.inter && found.spatial < known.top {
+                !found.alone
+            } else {
+                known.nested
+            },
             ..Self::default()
         }
     }
@@ -158,7 +175,7 @@ pub fn told(
     kind: Kind,
     layer: u8,
     is_single: bool,
-    nested: bool,
+    known: Known,
     packet: &[u8],
 ) -> (Shape, Told) {
     let told = |temporal| Told {
@@ -180,7 +197,7 @@ pub fn told(
                 spatial: found.spatial,
                 spatials: found.spatials,
             };
-            (Shape::vp9(layer, is_single, &found, nested), told)
+            (Shape::vp9(layer, is_single, &found, known), told)
         }
         _ if !meta.values.frame_marking.is_empty() => {
             Shape::marked(layer, meta.values.frame_marking.of(packet))

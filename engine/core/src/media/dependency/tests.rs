@@ -297,12 +297,11 @@ fn layered(only_key: bool) -> Meant {
                 } else {
                     s == spatial
                 };
-                match (size && t >= temporal, key, temporal) {
+                match (size && t >= temporal, key || s == spatial, temporal) {
                     (false, ..) => indication::ABSENT,
+                    (true, false, _) => indication::REQUIRED,
+                    (true, true, 2) if !key => indication::DISCARDABLE,
                     (true, true, _) => indication::SWITCH,
-                    (true, false, 0) => indication::REQUIRED,
-                    (true, false, 2) if t == 2 && s == spatial => indication::DISCARDABLE,
-                    (true, false, _) => indication::SWITCH,
                 }
             });
             meant.layers.push((spatial, temporal));

@@ -10,6 +10,7 @@ mod joining;
 mod mirrors;
 mod network;
 mod stage;
+mod svc;
 mod thinning;
 
 use crate::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};

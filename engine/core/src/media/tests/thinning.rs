@@ -6,7 +6,12 @@ use super::*;
 const PATTERN: [(u8, bool); 4] = [(0, false), (2, true), (1, true), (2, false)];
 
 /// A packet without extensions but those given.
-fn packet(source: &mut Source, marker: bool, elements: &[(u8, &[u8])], payload: &[u8]) -> Vec<u8> {
+pub(super) fn packet(
+    source: &mut Source,
+    marker: bool,
+    elements: &[(u8, &[u8])],
+    payload: &[u8],
+) -> Vec<u8> {
     let mut slot = vec![0; 1_500];
     let two_byte = elements.iter().any(|(_, value)| value.len() > 16);
     let mut writer = Writer::new(
@@ -75,7 +80,7 @@ fn by_temporal(seen: &[Seen]) -> [usize; 3] {
     counts
 }
 
-fn assert_gapless(seen: &[Seen]) {
+pub(super) fn assert_gapless(seen: &[Seen]) {
     for pair in seen.windows(2) {
         let (a, b) = (&pair[0], &pair[1]);
         assert_eq!(b.header.sequence, a.header.sequence.wrapping_add(1));
@@ -104,7 +109,7 @@ fn play(story: &mut Story, camera: &mut Camera, pictures: usize) {
     }
 }
 
-fn frame_rate(story: &mut Story, id: u64, fps: u8) {
+pub(super) fn frame_rate(story: &mut Story, id: u64, fps: u8) {
     story.record.now = Some(story.now);
     let (now, id) = (story.now, SubscriptionId(id));
     story.router.set_frame_rate(id, fps, now, &mut story.record);
