@@ -70,6 +70,7 @@ check: .venv/.ready .venv/.engine ## format, lint, types, import law, stub test,
 	.venv/bin/python -m mypy.stubtest sfu._engine
 	cd engine && cargo fmt --all --check
 	cd engine && cargo clippy --release -q --workspace --all-targets -- -D warnings
+	cd engine/fuzz && cargo fmt --check && cargo clippy -q --locked --all-targets -- -D warnings
 
 format: .venv/.ready ## rewrite sources in the house format
 	.venv/bin/ruff format . && .venv/bin/ruff check --fix . ; cd engine && cargo fmt --all
