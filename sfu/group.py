@@ -54,6 +54,7 @@ class Group:
         self._stage: tuple[int, Handle | None] = (0, None)  # as told to the engine
         self._seen: tuple[tuple[Picture, ...], frozenset[str]] = ((), frozenset())
         self._is_stale = False  # somebody's wishes changed since pictures were chosen
+        self._is_restrained = False  # pictures may be held back
         self._is_anybody_active = False
         self._followed = ""  # the dominant track when followers last moved
         self._lowering: set[Track] = set()  # fewer layers wanted than their publishers know
@@ -211,12 +212,15 @@ class Group:
     def _choose_pictures(self, now: float) -> None:
         """Hold back and let go as the policy says, when anything that matters changed."""
         is_on = is_restrained(self.policy)
-        if not is_on and not self._is_stale:
+        if not is_on and not self._is_restrained:
+            self._is_stale = (
+                False  # nothing is held back: joins and wishes need no look at everybody
+            )
             return
         seen = self._rank(now) if is_on else ((), frozenset[str]())
         if seen == self._seen and not self._is_stale:
             return
-        self._seen, self._is_stale = seen, False
+        self._seen, self._is_stale, self._is_restrained = seen, False, is_on
         changed: dict[str, Track] = {}
         for session in self.sessions.values():
             if session.down.is_compact:

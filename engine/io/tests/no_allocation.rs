@@ -323,3 +323,76 @@ fn forwarding_between_shards_allocates_nothing() {
     assert_eq!(copies, 4_001 * SUBSCRIBERS);
     assert_eq!(allocations, 0, "in {copies} copies");
 }
+
+/// A voice or (SILK without its flag) a pause, 20 ms of it.
+fn sound(sequence: u16, speaks: bool, client: &mut Session, room: &mut [u8; 1_300]) -> usize {
+    room[..4].copy_from_slice(&[0x80, 111, (sequence >> 8) as u8, sequence as u8]);
+    room[4..8].copy_from_slice(&(u32::from(sequence) * 960).to_be_bytes());
+    room[8..12].copy_from_slice(&7u32.to_be_bytes());
+    room[12..16].copy_from_slice(&[0x78, if speaks { 0x80 } else { 0 }, 0, 0]);
+    client.sender.rtp(room, 100).expect("room for the tag")
+}
+
+fn opus() -> Codec {
+    Codec {
+        payload_type: 111,
+        name: "opus".into(),
+        clock_rate: 48_000,
+        channels: 2,
+        ..codec()
+    }
+}
+
+#[test]
+fn two_voices_that_take_turns_on_one_place_allocate_nothing() {
+    let (mut plane, mut out) = (Plane::new(1), Out::new());
+    let mut publishers: Vec<Session> = (1..=2)
+        .map(|id| connect(&mut plane, id, Profile::Aes128Gcm, &mut out))
+        .collect();
+    for id in 1..=2 {
+        let stream = ReceiveStream {
+            video: false,
+            codecs: vec![opus()],
+            ..incoming()
+        };
+        plane
+            .publish(PublicationId(id), TransportId(id), GroupId(1), stream)
+            .expect("valid");
+    }
+    for id in 3..3 + SUBSCRIBERS {
+        connect(&mut plane, id, Profile::Aes128Gcm, &mut out);
+        for source in 1..=2 {
+            let subscription = SubscriptionId(source * 100 + id);
+            let stream = SendStream {
+                video: false,
+                codecs: vec![opus()],
+                ..outgoing(subscription.0)
+            };
+            plane
+                .subscribe(subscription, TransportId(id), stream)
+                .expect("valid");
+            plane.set_source(subscription, Some(PublicationId(source)), START, &mut out);
+        }
+    }
+    plane.set_loudest(GroupId(1), 1, None);
+    let mut room = [0; 1_300];
+    let mut before = (0, 0);
+    for sequence in 1..=4_000u16 {
+        if sequence == 2_000 {
+            before = (ALLOCATIONS.get(), out.sent);
+        }
+        let now = START.plus_ms(u64::from(sequence) * 20);
+        for (at, publisher) in publishers.iter_mut().enumerate() {
+            let speaks = usize::from(sequence / 50 % 2) == at;
+            let len = sound(sequence, speaks, publisher, &mut room);
+            plane.receive(&path(at as u64 + 1), &mut room[..len], now, &mut out);
+        }
+    }
+    let copies = out.sent - before.1;
+    let one_voice = 2_001 * SUBSCRIBERS;
+    assert!(
+        copies >= one_voice && copies < one_voice * 21 / 20,
+        "{copies}: one voice, and both in the moment of a change"
+    );
+    assert_eq!(ALLOCATIONS.get() - before.0, 0, "in {copies} copies");
+}
