@@ -60,6 +60,11 @@ def cpu(pid: int) -> Cpu:
     )
 
 
+def main_thread_s(pid: int) -> float:
+    """CPU seconds of a process's first thread: asyncio; the others are the database's and helpers."""
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
 ENGINE_THREAD: Final = "parley-engine"
 # Which CPU of several: what is measured shares none with what sends and reads.
 SERVER, LOAD = 0, 1

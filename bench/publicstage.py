@@ -42,6 +42,7 @@ class PublicStage:
     first_ms: list[float] = field(default_factory=list)
     wall_s: float = 0.0
     control_cpu_s: float = 0.0  # of parley
+    control_loop_s: float = 0.0  # of its event loop's thread
     worker_cpu: machine.Cpu = field(default_factory=lambda: machine.Cpu(0, 0, 0))
 
     async def speak(self) -> None:
@@ -58,6 +59,7 @@ class PublicStage:
     async def join(self, at_once: int, *, hears: bool = True) -> None:
         """The listeners, so many at the same time; CPU time is taken of exactly this."""
         control, worker = machine.cpu(self.parley.pid), machine.cpu(self.worker_pid)
+        loop_s = machine.main_thread_s(self.parley.pid)
         began_ns = now_ns()
 
         async def arrive(device: Device) -> None:
@@ -72,6 +74,7 @@ class PublicStage:
         await in_turn(self.listeners, at_once, arrive)
         self.wall_s = (now_ns() - began_ns) / 1e9
         self.control_cpu_s = machine.cpu(self.parley.pid).since(control).process_s
+        self.control_loop_s = machine.main_thread_s(self.parley.pid) - loop_s
         self.worker_cpu = machine.cpu(self.worker_pid).since(worker)
 
     async def measure(self, seconds: float) -> dict[str, Any]:

@@ -40,6 +40,7 @@ async def _storm(cast: Cast) -> Result:
         "joins_per_cpu_s": joins / cpu_s,
         "worker_joins_per_cpu_s": joins / worker.process_s,
         "control_cpu_ms_per_join": scene.control_cpu_s * 1e3 / joins,
+        "control_loop_cpu_ms_per_join": scene.control_loop_s * 1e3 / joins,
         "worker_cpu_ms_per_join": worker.process_s * 1e3 / joins,
         "worker_python_cpu_ms_per_join": worker.control_s * 1e3 / joins,
         "joined_p50_ms": joined[joins // 2],
@@ -67,6 +68,11 @@ def goals(found: Result, ceiling: float) -> list[Goal]:
         told("worker per join", rooms["worker_cpu_ms_per_join"], "ms CPU"),
         told("worker per join, Python", rooms["worker_python_cpu_ms_per_join"], "ms CPU"),
         told("control plane per join", rooms["control_cpu_ms_per_join"], "ms CPU"),
+        told(
+            "of that its event loop; the rest is database threads",
+            rooms["control_loop_cpu_ms_per_join"],
+            "ms CPU",
+        ),
         told("control plane per join into one room", one["control_cpu_ms_per_join"], "ms CPU"),
         told("first packet, p50", rooms["first_packet_p50_ms"], "ms", 0),
     ]
