@@ -145,9 +145,11 @@ class Load:
         feedback: bool = False,
         stamps: bool = False,
         transport_cc: int = TRANSPORT_CC_ID,
+        whole: bool = False,
     ) -> None:
-        """Decrypt every nth packet; send NACK and transport-wide feedback; let the kernel stamp arrivals."""
-        self._say(f"manner {sample} {int(feedback)} {int(stamps)} {transport_cc}")
+        """Decrypt every nth packet; send NACK and transport-wide feedback; let the kernel stamp arrivals;
+        read messages of several datagrams as they were sent (UDP_GRO)."""
+        self._say(f"manner {sample} {int(feedback)} {int(stamps)} {transport_cc} {int(whole)}")
 
     async def first_packet(self, number: int, timeout_s: float) -> int:
         """When this receiver decrypted its first packet, ns of the monotonic clock."""

@@ -9,12 +9,14 @@
 //! pace <track> <packets/s> <window, packets; 0 = none>
 //! weather <lost of 10,000> <round trip, us>
 //! manner <decrypt every nth> <NACK and transport-cc feedback: 1|0> <kernel stamps: 1|0> <id of transport-cc down>
+//!        <messages whole: 1|0>
 //! report
 //! ```
 //! Answers: `first <id> <monotonic ns>` when a receiver decrypted its first packet, `report <json>`.
 //! Not here: signalling, DTLS, what is measured (Python package `bench`).
 #![deny(unsafe_code)]
 
+mod inbox;
 mod incoming;
 mod link;
 mod packet;
@@ -82,6 +84,7 @@ impl Desk {
                 self.manner.feedback.store(switch(1)?, Relaxed);
                 self.manner.stamps.store(switch(2)?, Relaxed);
                 self.manner.transport_id.store(word(words, 3)?, Relaxed);
+                self.manner.whole.store(switch(4)?, Relaxed);
                 Some(())
             }
             "report" => {
@@ -131,6 +134,7 @@ fn main() -> ExitCode {
         sample: AtomicU64::new(SAMPLE),
         feedback: AtomicBool::new(false),
         stamps: AtomicBool::new(false),
+        whole: AtomicBool::new(false),
         transport_id: AtomicU8::new(packet::TRANSPORT_CC_ID),
     });
     let (joining, joined) = sync_channel(MAX_PEERS);

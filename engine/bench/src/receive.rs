@@ -14,13 +14,14 @@ use parley_core::media::rtcp::{Builder, Compound, Packet as Rtcp};
 use parley_core::media::twcc::Recorder;
 use parley_core::random::Random;
 
+use crate::inbox::{self, Inbox, MESSAGES};
 use crate::incoming::Incoming;
 use crate::link::{Way, Weather};
 use crate::packet::{self, Found};
 use crate::peer::{kind, micros, Kind, Peer};
 use crate::progress::{Progress, LAYERS};
 use crate::publish::Order;
-use crate::sys::{self, Batch, BATCH};
+use crate::sys;
 
 /// Between two sweeps; longer when nothing comes.
 const PAUSE: Duration = Duration::from_micros(300);
@@ -38,6 +39,8 @@ pub struct Manner {
     pub feedback: AtomicBool,
     /// The kernel stamps arrivals.
     pub stamps: AtomicBool,
+    /// Messages of several datagrams are read as they were sent.
+    pub whole: AtomicBool,
     /// Header extension id of transport-wide numbers on the way down.
     pub transport_id: AtomicU8,
 }
@@ -59,10 +62,11 @@ pub struct Sink {
     orders: SyncSender<Order>,
     way: Way,
     random: Random,
-    batch: Batch,
+    inbox: Inbox,
     builder: Builder,
     lost: Vec<u16>,
     has_stamps: bool,
+    takes_whole: bool,
 }
 
 impl Sink {
@@ -80,10 +84,11 @@ impl Sink {
             orders,
             way: Way::new(SEED),
             random: Random::new(!SEED),
-            batch: Batch::new(),
+            inbox: Inbox::new(),
             builder: Builder::default(),
             lost: Vec::new(),
             has_stamps: false,
+            takes_whole: false,
         }
     }
 
@@ -98,11 +103,13 @@ impl Sink {
                     Err(TryRecvError::Disconnected) => return,
                 }
             }
-            let wants_stamps = self.manner.stamps.load(Relaxed);
-            if wants_stamps != self.has_stamps {
-                self.has_stamps = wants_stamps;
+            let manner = &self.manner;
+            let wants = (manner.stamps.load(Relaxed), manner.whole.load(Relaxed));
+            if wants != (self.has_stamps, self.takes_whole) {
+                (self.has_stamps, self.takes_whole) = wants;
                 for receiver in &self.receivers {
-                    sys::set_stamps(receiver.peer.fd, wants_stamps);
+                    inbox::set_stamps(receiver.peer.fd, wants.0);
+                    inbox::set_whole(receiver.peer.fd, wants.1);
                 }
             }
             let mut is_idle = true;
@@ -122,7 +129,8 @@ impl Sink {
     }
 
     fn join(&mut self, peer: Peer) {
-        sys::set_stamps(peer.fd, self.has_stamps);
+        inbox::set_stamps(peer.fd, self.has_stamps);
+        inbox::set_whole(peer.fd, self.takes_whole);
         self.receivers.push(Receiver {
             peer,
             streams: Vec::new(),
@@ -138,10 +146,10 @@ impl Sink {
     fn drain(&mut self, at: usize) -> usize {
         let mut total = 0;
         loop {
-            let count = self.batch.receive(self.receivers[at].peer.fd);
+            let count = self.inbox.receive(self.receivers[at].peer.fd);
             total += count;
             self.take(at, count);
-            if count < BATCH {
+            if count < MESSAGES {
                 break;
             }
         }
@@ -210,54 +218,56 @@ impl Sink {
         let (mut copies, mut bytes, mut others) = (0, 0, 0);
         let (mut lost, mut lost_audio) = (0i64, 0i64);
         for place in 0..count {
-            let len = self.batch.lens[place];
-            let datagram = &mut self.batch.bytes[place][..len];
-            if !fair && self.weather.loses(&mut self.random) {
-                progress.eaten.fetch_add(1, Relaxed);
-                continue;
-            }
-            match kind(datagram) {
-                Kind::Rtp if len > 28 => {
-                    if feedback {
-                        receiver.note(datagram, transport_id);
+            let message = self.inbox.messages[place];
+            let segments = self.inbox.bytes(place).chunks_mut(message.segment);
+            for datagram in segments {
+                let len = datagram.len();
+                if !fair && self.weather.loses(&mut self.random) {
+                    progress.eaten.fetch_add(1, Relaxed);
+                    continue;
+                }
+                match kind(datagram) {
+                    Kind::Rtp if len > 28 => {
+                        if feedback {
+                            receiver.note(datagram, transport_id);
+                        }
+                        let Some(stream) = receiver.stream(datagram) else {
+                            others += 1;
+                            lost += receiver.meet(datagram, progress);
+                            continue;
+                        };
+                        copies += 1;
+                        bytes += len as u64;
+                        let sequence = u16::from_be_bytes([datagram[2], datagram[3]]);
+                        let incoming = &mut receiver.streams[stream];
+                        let repairs = feedback && incoming.video;
+                        let gap = incoming.count(sequence, repairs, sys::now_ns() / 1_000);
+                        if incoming.video {
+                            lost += gap;
+                        } else {
+                            lost_audio += gap;
+                        }
+                        if incoming.received % sample == 0 || incoming.received == 1 {
+                            receiver.sample(stream, datagram, message.arrived_ns, progress);
+                        } else {
+                            let layer = usize::from(incoming.layer).min(LAYERS - 1);
+                            progress.layers[layer].fetch_add(1, Relaxed);
+                        }
                     }
-                    let Some(stream) = receiver.stream(datagram) else {
+                    Kind::Stun => {
+                        if let Some(answer) = receiver.peer.answer(datagram) {
+                            let now_ns = sys::now_ns();
+                            self.way
+                                .send(&self.weather, receiver.peer.fd, &answer, now_ns);
+                        }
                         others += 1;
-                        lost += receiver.meet(datagram, progress);
-                        continue;
-                    };
-                    copies += 1;
-                    bytes += len as u64;
-                    let sequence = u16::from_be_bytes([datagram[2], datagram[3]]);
-                    let incoming = &mut receiver.streams[stream];
-                    let repairs = feedback && incoming.video;
-                    let gap = incoming.count(sequence, repairs, sys::now_ns() / 1_000);
-                    if incoming.video {
-                        lost += gap;
-                    } else {
-                        lost_audio += gap;
                     }
-                    if incoming.received % sample == 0 || incoming.received == 1 {
-                        let arrived_ns = self.batch.arrived_ns[place];
-                        receiver.sample(stream, datagram, arrived_ns, progress);
-                    } else {
-                        let layer = usize::from(incoming.layer).min(LAYERS - 1);
-                        progress.layers[layer].fetch_add(1, Relaxed);
+                    Kind::Rtcp => {
+                        others += 1;
+                        receiver.heed(datagram, &self.orders);
                     }
+                    _ => others += 1,
                 }
-                Kind::Stun => {
-                    if let Some(answer) = receiver.peer.answer(datagram) {
-                        let now_ns = sys::now_ns();
-                        self.way
-                            .send(&self.weather, receiver.peer.fd, &answer, now_ns);
-                    }
-                    others += 1;
-                }
-                Kind::Rtcp => {
-                    others += 1;
-                    receiver.heed(datagram, &self.orders);
-                }
-                _ => others += 1,
             }
         }
         if let Some(stream) = receiver.streams.iter().find(|one| one.track == 0) {

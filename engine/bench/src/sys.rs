@@ -10,128 +10,56 @@ pub const BATCH: usize = 64;
 /// Room for one datagram, bytes.
 pub const ROOM: usize = 1_536;
 
-/// Room for one control message with a time, bytes.
-const CONTROL: usize = 64;
-
 /// Datagrams of one call and their lengths.
 pub struct Batch {
     pub bytes: Box<[[u8; ROOM]; BATCH]>,
     pub lens: [usize; BATCH],
-    /// When the kernel had them, CLOCK_MONOTONIC; None unless the socket has stamps.
-    pub arrived_ns: [Option<u64>; BATCH],
-    controls: Box<[Control; BATCH]>,
 }
-
-/// Aligned as the kernel's header of a control message.
-#[derive(Clone, Copy)]
-#[repr(C, align(8))]
-struct Control([u8; CONTROL]);
 
 impl Batch {
     pub fn new() -> Self {
         Self {
             bytes: Box::new([[0; ROOM]; BATCH]),
             lens: [0; BATCH],
-            arrived_ns: [None; BATCH],
-            controls: Box::new([Control([0; CONTROL]); BATCH]),
         }
     }
 
-    /// Run a batch call over the first `count` rooms, of `len(at)` bytes each.
-    fn call(
-        &mut self,
-        count: usize,
-        has_control: bool,
-        len: impl Fn(&[usize; BATCH], usize) -> usize,
-        run: impl FnOnce(*mut libc::mmsghdr, libc::c_uint) -> libc::c_int,
-    ) -> usize {
+    /// Send the first `count`; returns how many the kernel took.
+    pub fn send(&mut self, fd: RawFd, count: usize) -> usize {
         // SAFETY: both are plain C data; all zeros means "no buffers".
         let (mut messages, mut vectors): ([libc::mmsghdr; BATCH], [libc::iovec; BATCH]) =
             unsafe { (zeroed(), zeroed()) };
         for at in 0..count {
             vectors[at] = libc::iovec {
                 iov_base: self.bytes[at].as_mut_ptr().cast(),
-                iov_len: len(&self.lens, at),
+                iov_len: self.lens[at],
             };
             messages[at].msg_hdr.msg_iov = &mut vectors[at];
             messages[at].msg_hdr.msg_iovlen = 1;
-            if has_control {
-                messages[at].msg_hdr.msg_control = self.controls[at].0.as_mut_ptr().cast();
-                messages[at].msg_hdr.msg_controllen = CONTROL as _;
-            }
         }
-        let done = run(messages.as_mut_ptr(), count as libc::c_uint).max(0) as usize;
-        for (at, message) in messages[..done].iter().enumerate() {
-            self.lens[at] = message.msg_len as usize;
-            if has_control {
-                let filled = message.msg_hdr.msg_controllen;
-                self.arrived_ns[at] = stamp(&self.controls[at], filled);
-            }
-        }
-        done
-    }
-
-    /// What is there, at most a batch; 0 = nothing.
-    pub fn receive(&mut self, fd: RawFd) -> usize {
-        self.call(
-            BATCH,
-            true,
-            |_, _| ROOM,
-            |messages, count| {
-                // SAFETY: `count` headers, each pointing at one live room of `ROOM` bytes.
-                unsafe {
-                    libc::recvmmsg(
-                        fd,
-                        messages,
-                        count,
-                        libc::MSG_DONTWAIT as _,
-                        std::ptr::null_mut(),
-                    )
-                }
-            },
-        )
-    }
-
-    /// Send the first `count`; returns how many the kernel took.
-    pub fn send(&mut self, fd: RawFd, count: usize) -> usize {
-        self.call(
-            count,
-            false,
-            |lens, at| lens[at],
-            |messages, count| {
-                // SAFETY: `count` headers, each pointing at one live room that is at least as long as it says.
-                unsafe { libc::sendmmsg(fd, messages, count, libc::MSG_DONTWAIT as _) }
-            },
-        )
+        let count = count as libc::c_uint;
+        // SAFETY: `count` headers, each pointing at one live room that is at least as long as it says.
+        let done =
+            unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), count, libc::MSG_DONTWAIT as _) };
+        done.max(0) as usize
     }
 }
 
-/// The time in a control message (SCM_TIMESTAMPNS: CLOCK_REALTIME), on the monotonic clock.
-fn stamp(control: &Control, filled: usize) -> Option<u64> {
-    let read = |at: usize| -> Option<u64> {
-        let bytes = control.0[..filled.min(CONTROL)].get(at..at + 8)?;
-        Some(u64::from_ne_bytes(bytes.try_into().ok()?))
-    };
-    // One header (length, level and kind) and one timespec: nothing else is switched on.
-    let kinds = read(8)?;
-    let wanted = libc::SOL_SOCKET as u64 | (libc::SCM_TIMESTAMPNS as u64) << 32;
-    if kinds != wanted {
-        return None;
-    }
-    let real_ns = read(16)? * 1_000_000_000 + read(24)?;
+/// A time of CLOCK_REALTIME on the monotonic clock.
+pub fn monotonic_ns(real_ns: u64) -> Option<u64> {
     let ahead_ns = clock_ns(libc::CLOCK_REALTIME).ok()? - now_ns();
     real_ns.checked_sub(ahead_ns)
 }
 
-/// Let the kernel stamp what arrives, or no longer.
-pub fn set_stamps(fd: RawFd, is_on: bool) {
+/// Switch an option that is an int; a kernel without it stays as it is.
+pub fn set_option(fd: RawFd, level: libc::c_int, name: libc::c_int, is_on: bool) {
     let value = libc::c_int::from(is_on);
     // SAFETY: the option is an int, and `value` lives through the call.
     unsafe {
         libc::setsockopt(
             fd,
-            libc::SOL_SOCKET,
-            libc::SO_TIMESTAMPNS,
+            level,
+            name,
             std::ptr::from_ref(&value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         );
