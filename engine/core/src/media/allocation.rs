@@ -158,6 +158,34 @@ mod tests {
         assert_eq!(granted(200_000, room), [(0, NONE), (1, 0), (2, NONE)]);
     }
 
+    /// MP31: six tracks, 800 kbit/s; the shared screen first, then in the order that was declared.
+    #[test]
+    fn the_screen_is_readable_and_the_last_in_order_are_paused_first() {
+        let screen = Stream {
+            live: 1,
+            rates: rates([400_000, 0, 0]),
+            ..camera(0, 200)
+        };
+        let room = |budget| {
+            let cameras = (1..6).map(|sub| camera(sub, 100 - sub as u8));
+            granted(budget, std::iter::once(screen).chain(cameras).collect())
+        };
+        let paused = |budget| -> Vec<u32> {
+            let all = room(budget).into_iter();
+            all.filter(|(_, layer)| *layer == NONE)
+                .map(|(sub, _)| sub)
+                .collect()
+        };
+        assert_eq!(paused(800_000), [3, 4, 5]);
+        assert_eq!(paused(500_000), [1, 2, 3, 4, 5]);
+        assert_eq!(paused(1_200_000), [5]);
+        for budget in (450_000..4_000_000).step_by(10_000) {
+            let out = paused(budget);
+            let last = 6 - out.len() as u32..6;
+            assert_eq!(out, last.collect::<Vec<_>>(), "at {budget}");
+        }
+    }
+
     #[test]
     fn a_border_case_stays_what_it_is() {
         let mut stream = camera(0, 1);

@@ -1,4 +1,4 @@
-//! The network matrix: what a call must stand (N1 to N8, N10).
+//! The network matrix: what a call must stand (N0 to N10, N12; N11 is the plane's).
 
 use super::viewer::Incoming;
 use super::*;
@@ -43,6 +43,20 @@ fn say(what: &str, call: &Call) -> String {
         viewer.frames.last(),
         call.estimate(0),
     )
+}
+
+/// Nothing is held back, nothing waits, nothing is asked for twice.
+#[test]
+fn n0_a_clean_link_gets_everything_at_once() {
+    let call = minute(Leg::Subscriber, Shape::clean(15_000), 30);
+    let what = say("clean", &call);
+    let viewer = &call.viewers[0];
+    assert!(viewer.freezes(settled(&call)).is_empty(), "{what}");
+    assert_eq!(viewer.video.residual(), 0.0, "{what}");
+    assert_eq!(viewer.audio.residual(), 0.0, "{what}");
+    assert_eq!(call.publisher.nacked, 0, "{what}");
+    assert_eq!(call.transport(0).paced_us, 0, "{what}");
+    assert_eq!(viewer.frames.last().map(|(_, layer)| *layer), Some(TOP));
 }
 
 #[test]
@@ -275,6 +289,60 @@ fn n8_after_an_outage_media_is_back_within_a_second() {
         let last = viewer.frames.last().map(|(_, layer)| *layer);
         assert_eq!(last, Some(TOP), "{what}");
     }
+}
+
+/// Larger packets vanish and nobody is told.
+#[test]
+fn n9_a_path_of_1280_bytes_swallows_nothing() {
+    for leg in [Leg::Publisher, Leg::Subscriber] {
+        let shape = Shape {
+            mtu: 1_280,
+            loss: Loss::percent(2), // repairs are larger than what they repair
+            ..Shape::clean(20_000)
+        };
+        let call = minute(leg, shape, 40);
+        let what = say(&format!("{leg:?}"), &call);
+        for link in call.links.values() {
+            assert_eq!(link.down.fate.too_large, 0, "{what}");
+            assert_eq!(link.up.fate.too_large, 0, "{what}");
+        }
+        assert!(call.viewers[0].video.residual() <= 0.001, "{what}");
+        assert!(call.viewers[0].largest <= 1_200, "{what}");
+    }
+}
+
+/// Without UDP media comes over TCP: nothing is lost, but all waits while a segment is sent again.
+#[test]
+fn n12_a_pipe_that_stalls_and_loses_nothing_keeps_its_picture() {
+    let phase = |what, ms: u64, latency_us| Phase {
+        what,
+        lasts_us: ms * 1_000,
+        shape: Shape::clean(latency_us),
+    };
+    let mut down = Vec::new();
+    for _ in 0..25 {
+        down.push(phase("flows", 2_000, 20_000));
+        down.push(phase("a segment is sent again", 60, 140_000));
+    }
+    down.push(phase("flows", 1_000, 20_000));
+    let clean = steady(Shape::clean(20_000));
+    let upstream = (clean.clone(), clean.clone());
+    let mut call = Call::new(Publisher::new(&LAYERS), upstream, vec![(clean, down)]);
+    call.viewers[0].set_rtt(40_000);
+    call.run(50);
+    let what = say("stalls", &call);
+    let viewer = &call.viewers[0];
+    assert_eq!(viewer.audio.residual(), 0.0, "{what}");
+    assert!(viewer.freezes(settled(&call)).len() <= 1, "{what}");
+    let paused = call
+        .events
+        .iter()
+        .any(|(_, event)| matches!(event, Event::Paused(_)));
+    assert!(!paused, "{what}");
+    let from = settled(&call);
+    let layers = viewer.frames.iter().filter(|(at, _)| *at >= from);
+    let good = layers.clone().filter(|(_, layer)| *layer >= 1).count();
+    assert!(good * 10 >= layers.count() * 9, "{what}");
 }
 
 #[test]
