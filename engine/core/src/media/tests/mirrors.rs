@@ -300,6 +300,38 @@ fn a_closed_gate_is_closed_for_all_and_opens_at_a_key_frame() {
 }
 
 #[test]
+fn the_loudest_are_ranked_among_mirrors_and_those_at_home() {
+    let carols = handle(7, 1);
+    let mut pair = Pair::new();
+    pair.alice().publish(MICROPHONE, ALICE, microphone());
+    pair.bob().publish(carols, CAROL, microphone());
+    pair.bob().subscribe(70, BOB, speaker(77), MICROPHONE);
+    pair.bob().subscribe(71, BOB, speaker(78), carols);
+    pair.deliver();
+    for story in &mut pair.shards {
+        story.router.set_loudest(GROUP, 1, None);
+    }
+    let mut voices = [Source::new(2_000, 111, 1), Source::new(2_000, 111, 1)];
+    for (loud, wanted) in [(0, 77), (1, 78), (0, 77)] {
+        for turn in 0..50 {
+            for (index, voice) in voices.iter_mut().enumerate() {
+                voice.level = 0x80 | if index == loud { 20 } else { 60 };
+            }
+            let [alices, carols] = &mut voices;
+            let (from_alice, from_carol) = (alices.sound(), carols.sound());
+            pair.send(&[from_alice]);
+            pair.bob().rtp(CAROL, &from_carol);
+            pair.pass(20);
+            let seen = pair.bob().seen(BOB);
+            if turn >= 25 {
+                assert!(seen.iter().all(|seen| seen.header.ssrc == wanted));
+                assert_eq!(seen.len(), 1, "turn {turn}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_end_crosses_and_so_does_a_beginning_that_was_awaited() {
     let mut pair = Pair::new();
     pair.bob().subscribe(70, BOB, screen(77), CAMERA); // before Alice's shard knows of it
