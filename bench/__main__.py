@@ -20,6 +20,7 @@ from bench.stage import Setting
 
 SECONDS: Final = 4.0
 REPEATS: Final = 3
+SCENARIO_S: Final = 240.0  # a scenario that hangs does not cost the others
 NAME_COLUMNS: Final = 62
 
 
@@ -32,7 +33,8 @@ async def perform(scenario: Scenario, setting: Setting, effort: Effort) -> dict[
     began = time.monotonic()
     before = machine.load_average()
     async with ceiling() as best:
-        found = await scenario.run(setting, effort, best.mean)
+        async with asyncio.timeout(SCENARIO_S):
+            found = await scenario.run(setting, effort, best.mean)
     goals = scenario.goals(found, best.mean)
     return {
         "title": scenario.title,
