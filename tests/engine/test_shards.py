@@ -179,9 +179,7 @@ def test_a_closed_transport_is_closed_for_all_sources(under_test: Rig) -> None:
         ann.wire.send(check(ann.server, ann.client))
         ann.move()
     assert ann.receive(QUIET_S) == SILENCE
-    until(
-        lambda: under_test.counters("drops")["unknown_ufrag"] == 8, "eight checks for nobody"
-    )
+    until(lambda: under_test.counters("drops")["unknown_ufrag"] == 8, "eight checks for nobody")
 
 
 @pytest.mark.parametrize("home", range(SHARDS))

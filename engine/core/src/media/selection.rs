@@ -66,8 +66,8 @@ impl Egress {
     /// At the first packet of a frame: take the step wanted, or one nearer to it, if that is possible here.
     fn climb(&mut self, is_nested: bool, dense: u64, meta: &Meta) {
         let (step, target) = (self.step, self.target_step);
-        if step == target {
-            return;
+        if step == target || self.target != self.current {
+            return; // another simulcast layer begins at its own key frame
         }
         let shape = &meta.shape;
         let outgoing = meta.timestamp.wrapping_add(self.deltas.timestamp);

@@ -1,5 +1,7 @@
 //! Steps below the whole: VP8 temporal layers, VP9 SVC, dependency descriptors; numbers close up, repeats are right.
 
+use std::collections::HashMap;
+
 use super::*;
 
 /// Temporal ids of four pictures, and whether each refers to T0 only.
@@ -285,10 +287,17 @@ fn simulcast_layers_have_temporal_layers() {
     let slow = story.seen(BOB);
     assert_eq!(by_temporal(&slow), [4, 0, 0]);
     story.layer(1, 0, false);
+    both(&mut story, false, 8);
+    let waiting = story.seen(BOB);
+    assert_eq!(
+        by_temporal(&waiting),
+        [2, 0, 0],
+        "goes on until the other begins"
+    );
     both(&mut story, true, 16);
     let small = story.seen(BOB);
     assert_eq!(by_temporal(&small), [4, 0, 0]);
-    let together = [first, slow, small.clone()].concat();
+    let together = [first, slow, waiting, small.clone()].concat();
     assert_gapless(&together);
     for pair in together.windows(2) {
         let next = u16::from(pair[0].header.timestamp != pair[1].header.timestamp);
@@ -305,4 +314,228 @@ fn simulcast_layers_have_temporal_layers() {
         builder.nack(9, 77, &[old.header.sequence]);
     });
     assert_eq!(story.seen(BOB)[0].payload()[2..], *old.payload());
+}
+
+/// RED for those who have it, the newest block for the others, and neither if nobody may look inside (RFC 2198).
+#[test]
+fn who_knows_no_red_gets_the_newest_block() {
+    let red = |payload_type| Codec {
+        name: "red".into(),
+        ..opus(payload_type)
+    };
+    for encrypted in [false, true] {
+        let mut story = Story::new();
+        let stream = ReceiveStream {
+            codecs: vec![opus(111), red(63)],
+            encrypted,
+            ..microphone()
+        };
+        story.publish(1, ALICE, stream);
+        story.subscribe(1, BOB, speaker(55), 1);
+        let knows = SendStream {
+            codecs: vec![opus(96), red(97)],
+            ..speaker(66)
+        };
+        story.subscribe(2, CAROL, knows, 1);
+        let mut alice = Source::new(2_000, 63, 65_530);
+        let block = [0xef, 0, 0, 3, 111, 1, 2, 3, 9, 8, 7, 6];
+        for _ in 0..20 {
+            let packet = alice.packet(false, &block);
+            alice.timestamp = alice.timestamp.wrapping_add(960);
+            story.rtp(ALICE, &packet);
+            story.pass(20);
+        }
+        let carol = story.seen(CAROL);
+        assert_eq!(carol.len(), 20);
+        assert!(carol
+            .iter()
+            .all(|seen| seen.payload() == block && seen.header.payload_type == 97));
+        let bob = story.seen(BOB);
+        assert_eq!(bob.len(), if encrypted { 0 } else { 20 });
+        assert_gapless(&bob);
+        assert!(bob
+            .iter()
+            .all(|seen| seen.payload() == [9, 8, 7, 6] && seen.header.payload_type == 109));
+    }
+}
+
+/// Orientation, playout delay and capture time arrive under the subscriber's ids, as they were sent.
+#[test]
+fn what_a_camera_says_of_its_pictures_is_carried() {
+    let ids = |orientation, delay, time| Extensions {
+        video_orientation: orientation,
+        playout_delay: delay,
+        abs_capture_time: time,
+        ..Extensions::default()
+    };
+    let mut story = Story::new();
+    story.publish(
+        1,
+        ALICE,
+        ReceiveStream {
+            extensions: ids(3, 5, 7),
+            ..camera()
+        },
+    );
+    story.subscribe(
+        1,
+        BOB,
+        SendStream {
+            extensions: ids(9, 2, 11),
+            ..screen(77)
+        },
+        1,
+    );
+    let mut alice = Source::new(1_000, 96, 10);
+    let time = [1, 2, 3, 4, 5, 6, 7, 8];
+    let elements: [(u8, &[u8]); 3] = [(3, &[0x0b]), (5, &[0, 0xa0, 0x64]), (7, &time)];
+    let payload = [0x10, 0, 7, 7, 7];
+    let packet = packet(&mut alice, true, &elements, &payload);
+    story.rtp(ALICE, &packet);
+    let seen = story.seen(BOB);
+    assert_eq!(seen[0].element(9), Some(&[0x0b][..]));
+    assert_eq!(seen[0].element(2), Some(&[0, 0xa0, 0x64][..]));
+    assert_eq!(
+        seen[0].element(11),
+        Some(&time[..]),
+        "no report yet, so no clock to translate to"
+    );
+}
+
+/// Frames encrypted end to end: the descriptor is ours to number, every byte of the frame is theirs.
+#[test]
+fn not_a_byte_of_an_encrypted_frame_changes() {
+    let mut story = Story::new();
+    story.publish(
+        1,
+        ALICE,
+        ReceiveStream {
+            encrypted: true,
+            ..camera()
+        },
+    );
+    story.subscribe(1, BOB, screen(77), 1);
+    let mut alice = Camera::new();
+    let mut sent = HashMap::new();
+    for index in 0..200u32 {
+        for mut packet in alice.picture(index == 0, 3) {
+            let at = packet.len() - 20;
+            packet[at..at + 4].copy_from_slice(&index.to_be_bytes());
+            let header = Header::parse(&packet).expect("own");
+            let payload = header.payload.of(&packet);
+            sent.insert(payload[6..].to_vec(), ());
+            story.rtp(ALICE, &packet);
+        }
+        story.pass(33);
+        if index == 80 {
+            frame_rate(&mut story, 1, 8);
+        }
+    }
+    let seen = story.seen(BOB);
+    assert_gapless(&seen);
+    assert_vp8_ids(&seen);
+    assert!(seen.len() > 200 && seen.len() < 500);
+    assert!(seen
+        .iter()
+        .all(|seen| sent.contains_key(&seen.payload()[6..])));
+}
+
+/// DTX: pauses are not loss, the track does not stop, and what comes behind the audio (DRED) stays.
+#[test]
+fn pauses_of_a_voice_are_no_loss() {
+    let mut story = Story::new();
+    story.publish(1, ALICE, microphone());
+    story.subscribe(1, BOB, speaker(55), 1);
+    let mut alice = Source::new(2_000, 111, 65_530);
+    let voice: Vec<u8> = [&[0x7b, 0x41, 5][..], &[0x80; 40], &[0xd8, 1, 2, 3, 4]].concat();
+    for index in 0..10 {
+        let packet = alice.packet(index == 0, &voice);
+        alice.timestamp = alice.timestamp.wrapping_add(960);
+        story.rtp(ALICE, &packet);
+        story.pass(20);
+        if index % 5 == 4 {
+            story.pass(3_000);
+            alice.timestamp = alice.timestamp.wrapping_add(150 * 960);
+        }
+    }
+    let seen = story.seen(BOB);
+    assert_eq!(seen.len(), 10);
+    assert_gapless_sound(&seen);
+    assert!(seen.iter().all(|seen| seen.payload() == voice));
+    assert_eq!(story.publication(1).lost, 0);
+    assert_eq!(story.publication(1).layers, 1);
+    assert!(!story
+        .record
+        .events
+        .iter()
+        .any(|event| matches!(event, Event::Bye(_))));
+}
+
+fn assert_gapless_sound(seen: &[Seen]) {
+    for pair in seen.windows(2) {
+        assert_eq!(
+            pair[1].header.sequence,
+            pair[0].header.sequence.wrapping_add(1)
+        );
+        let step = pair[1]
+            .header
+            .timestamp
+            .wrapping_sub(pair[0].header.timestamp);
+        assert!(step == 960 || step == 151 * 960, "{step}");
+    }
+}
+
+/// Simulcast known by SSRC groups alone (SIM and FID), and a layer that stops without a word (MP62).
+#[test]
+fn whoever_watched_a_layer_that_stopped_goes_on_with_another() {
+    let mut story = Story::new();
+    let ssrcs = vec![(501, 601), (502, 602), (503, 603)];
+    let extensions = Extensions::default();
+    story.publish(
+        1,
+        ALICE,
+        ReceiveStream {
+            ssrcs,
+            extensions,
+            ..camera()
+        },
+    );
+    story.subscribe(1, BOB, screen(77), 1);
+    let mut layers = [501, 502, 503].map(|ssrc| Source::new(ssrc, 96, ssrc as u16));
+    let mut key = 0b111;
+    let mut seen = Vec::new();
+    for at in 0..120 {
+        for (index, layer) in layers.iter_mut().enumerate() {
+            if index == 2 && at >= 60 {
+                continue;
+            }
+            for packet in layer.frame(key >> index & 1 == 1, 2) {
+                story.rtp(ALICE, &packet);
+            }
+        }
+        key = 0;
+        story.pass(33);
+        for (_, ssrc) in story.plis(ALICE) {
+            key |= 1 << (ssrc - 501);
+        }
+        seen.extend(story.seen(BOB));
+    }
+    assert_continuous(&seen);
+    assert_pictures(&seen);
+    let tags: Vec<u8> = seen
+        .iter()
+        .map(|seen| *seen.payload().last().expect("one"))
+        .collect();
+    assert_eq!(
+        (tags[20], *tags.last().expect("many")),
+        (503u16 as u8, 502u16 as u8)
+    );
+    let gap = seen
+        .windows(2)
+        .map(|pair| pair[1].at.since(pair[0].at))
+        .max();
+    assert!(
+        gap.expect("many") <= 1_400_000,
+        "{gap:?}: a second of silence, and the round"
+    );
 }
