@@ -76,4 +76,8 @@ pub trait Output {
     fn notify(&mut self, to: u8, notice: Notice) {
         let _ = (to, notice);
     }
+    /// Many notices wait for another shard: nothing that peers may cause at will should add to them.
+    fn is_behind(&self) -> bool {
+        false
+    }
 }

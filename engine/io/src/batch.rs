@@ -213,4 +213,8 @@ impl Output for Outbox {
     fn notify(&mut self, to: u8, notice: Notice) {
         self.relays.message(to, Message::Notice(notice));
     }
+
+    fn is_behind(&self) -> bool {
+        self.relays.is_behind()
+    }
 }

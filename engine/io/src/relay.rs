@@ -31,6 +31,9 @@ const fn slots(shards: usize) -> usize {
 /// Slots that packets leave to notices.
 const KEPT_FOR_NOTICES: usize = 32;
 
+/// Notices that may wait before peers can no longer add to them.
+const MANY_NOTICES: usize = 1_024;
+
 /// What travels beside the bytes of a slot.
 pub enum Message {
     /// Nothing: the slot is free.
@@ -258,6 +261,12 @@ impl Relays {
         ways.any(|way| !way.backlog.is_empty())
     }
 
+    /// Whether so many notices wait that peers had better cause no more.
+    pub fn is_behind(&self) -> bool {
+        let mut ways = self.ways.iter().flatten();
+        ways.any(|way| way.backlog.len() >= MANY_NOTICES)
+    }
+
     pub fn datagram(&mut self, to: u8, path: &Path, datagram: &[u8], is_stranger: bool) {
         let Some(way) = way(&mut self.ways, to) else {
             return;
@@ -281,7 +290,12 @@ impl Relays {
         let Some(way) = way(&mut self.ways, to) else {
             return;
         };
-        let limit = way.writer.ring.slots.len() - KEPT_FOR_NOTICES;
+        let slots = way.writer.ring.slots.len();
+        let limit = if packet.is_video() {
+            slots - slots / 4 // a picture with holes is bad, sound with holes is worse
+        } else {
+            slots - KEPT_FOR_NOTICES
+        };
         if way.packet(limit, Message::Packet(*packet), bytes) {
             self.counters.relayed += 1;
         } else {
@@ -411,7 +425,7 @@ mod tests {
         for id in 0..100 {
             relays.message(1, Message::Notice(Notice::Failed(TransportId(id))));
         }
-        assert!(relays.is_waiting());
+        assert!(relays.is_waiting() && !relays.is_behind());
         relays.datagram(1, &path(1), &[1; 100], false);
         let before = relays.counters;
         assert!(drain(&mut reader).is_empty(), "not published");

@@ -75,8 +75,17 @@ struct LayerState {
 #[derive(Clone, Copy, Debug)]
 pub struct Relayed {
     publication: PublicationId,
+    is_video: bool,
     copied: Copied,
     meta: Meta,
+}
+
+impl Relayed {
+    /// Video gives way to audio where not everything finds room (R11).
+    #[must_use]
+    pub const fn is_video(&self) -> bool {
+        self.is_video
+    }
 }
 
 /// What makes a publication a mirror.
@@ -191,6 +200,7 @@ impl Router {
         };
         let relayed = Relayed {
             publication: publication.id,
+            is_video: publication.stream.video,
             copied,
             meta: *meta,
         };

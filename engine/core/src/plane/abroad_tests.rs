@@ -24,6 +24,7 @@ struct Out {
     sent: Vec<(Path, Vec<u8>)>,
     events: Vec<Event>,
     abroad: Vec<(u8, Abroad)>,
+    is_behind: bool,
 }
 
 impl Output for Out {
@@ -51,6 +52,10 @@ impl Output for Out {
 
     fn notify(&mut self, to: u8, notice: Notice) {
         self.abroad.push((to, Abroad::Notice(notice)));
+    }
+
+    fn is_behind(&self) -> bool {
+        self.is_behind
     }
 }
 
@@ -98,6 +103,7 @@ impl Port {
                 sent: Vec::new(),
                 events: Vec::new(),
                 abroad: Vec::new(),
+                is_behind: false,
             };
             (plane, out)
         };
@@ -244,6 +250,28 @@ fn connections_travel_as_a_whole_never_their_frames() {
     assert_eq!(plane.statistics().drops.unknown_ufrag, 1);
     assert_eq!(plane.home_of_check(&[22; 40]), None);
     assert_eq!(port.shards[1].0.home_of_check(&frame), None);
+}
+
+/// Every new 5-tuple is told to all shards. A peer that checks from ever new ones cannot pile that up without end.
+#[test]
+fn new_5_tuples_wait_while_a_shard_is_behind() {
+    let mut port = Port::new();
+    let (id, ufrag) = port.open(1, 1);
+    port.send(1, 5, &check(&ufrag, PASSWORD));
+    port.shards[1].1.is_behind = true;
+    for source in 6..106 {
+        port.reach(1, source, &check(&ufrag, PASSWORD));
+    }
+    assert!(port.abroad(1).is_empty());
+    assert_eq!(port.drops().over_limit, 100);
+    port.send(1, 5, &check(&ufrag, PASSWORD));
+    port.send(1, 5, &[22, 1]);
+    let told = [Event::Validated(id), Event::Datagram(id, vec![22, 1])];
+    assert_eq!(port.events(1), told, "who is known goes on");
+    port.shards[1].1.is_behind = false;
+    port.send(1, 6, &check(&ufrag, PASSWORD));
+    port.reach(0, 6, &[22, 2]);
+    assert_eq!(port.abroad(0).len(), 1);
 }
 
 #[test]

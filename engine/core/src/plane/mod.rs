@@ -478,6 +478,10 @@ impl Plane {
             }
         }
         let transport = self.table.get_mut(id).expect("ufrags lead to transports");
+        if !self.paths.contains_key(path) && out.is_behind() {
+            self.drops.over_limit += 1; // each new path is told to all shards; checks are repeated
+            return Verdict::Ignored;
+        }
         if self.routes.owner(path).is_some() {
             let is_authentic = transport.ice.is_authentic(serial, message);
             if self.is_taken_elsewhere(path, is_authentic, now, out) {
@@ -671,8 +675,8 @@ impl Plane {
 
     /// After a panic: drop the transport whose datagram or timer caused it, without asking its parts anything.
     pub fn quarantine(&mut self, out: &mut impl Output) -> Option<TransportId> {
-        let id = self.current.take()?;
         self.is_passed_on = false;
+        let id = self.current.take()?;
         self.forget(id, out);
         Some(id)
     }

@@ -180,6 +180,7 @@ impl Plane {
                 }
             }
             Notice::Media(notice) => {
+                self.end_batch(now, out); // what is held came before it, and its panics are its publisher's
                 let mut egress = super::Egress::new(&mut self.table, out);
                 self.router.noticed(from, notice, now, &mut egress);
             }
