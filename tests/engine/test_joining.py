@@ -25,9 +25,9 @@ KEY_FRAME_AT: Final = 25
 JOINS_AT: Final = 35  # a third of a second later: too soon for another key frame
 
 
-@pytest.fixture
-def under_test() -> Iterator[Rig]:
-    with rig() as running:
+@pytest.fixture(params=[1, 4], ids=["one shard", "four shards"])
+def under_test(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    with rig(shards=request.param) as running:
         yield running
 
 

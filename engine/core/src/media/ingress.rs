@@ -140,7 +140,7 @@ impl Router {
             publication.look_inside(&mut meta, packet);
         }
         let mut is_kept = false;
-        if !publication.subscribers.is_empty() {
+        if publication.is_wanted() {
             let layer = &mut publication.layers[usize::from(stream.layer)];
             is_kept = layer.cache.get_or_insert_with(|| Cache::new(video)).put(
                 admitted.dense,

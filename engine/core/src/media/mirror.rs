@@ -8,6 +8,8 @@
 //! * A shard asks for a track once (`Attach`), also when the owner does not know it yet, and takes that back once
 //!   (`Detach`); notices and packets between two shards keep their order, so nothing needs a number.
 //! * Packets may get lost between shards when one is overloaded, notices never.
+//! * A new mirror begins with the last key frame of each layer and what followed, if that is young enough, so that who
+//!   joins in another shard begins as everybody does (`catchup`).
 //!
 //! Not here: how they travel (`parley-io`), copies (`fanout`).
 
@@ -20,13 +22,16 @@ use super::clock::{Offset, SenderClock};
 use super::fanout::Copied;
 use super::ingress::end_segments;
 use super::packet::Meta;
-use super::publication::{Publication, MAX_LAYERS};
+use super::publication::{Publication, KEY_INTERVAL_US, MAX_LAYERS};
 use super::router::Router;
 use super::subscription::NOWHERE;
 use super::{ReceiveStream, Sink};
 
 /// Between two wishes for a key frame that a mirror passes on. The owner has the limit that the publisher sees.
 pub(super) const KEY_WISH_US: u64 = 50_000;
+
+/// Packets of one layer that a new mirror begins with, at most: a quarter of a ring.
+const MAX_RECALLED: usize = 256;
 
 /// About a track, from shard to shard.
 #[derive(Clone, Debug)]
@@ -159,6 +164,39 @@ impl Publication {
         !self.subscribers.is_empty() || !self.remotes.is_empty()
     }
 
+    /// Relay the last key frame of each layer and everything since, while nobody can be asked for a new one.
+    fn recall(&self, shard: u8, now: Micros, sink: &mut impl Sink) {
+        for (layer, index) in self.layers.iter().zip(0u8..) {
+            let (Some(key), Some(cache)) = (layer.key, &layer.cache) else {
+                continue;
+            };
+            if !self.open || !layer.live || now.since(key.at) > KEY_INTERVAL_US {
+                continue;
+            }
+            let packets = key.dense..=cache.newest();
+            if packets.clone().count() > MAX_RECALLED {
+                continue;
+            }
+            for dense in packets {
+                let Some((meta, packet)) = cache.get(dense) else {
+                    continue;
+                };
+                let relayed = Relayed {
+                    publication: self.id,
+                    is_video: true,
+                    copied: Copied {
+                        layer: index,
+                        dense,
+                        newest: true,
+                        padding: 0,
+                    },
+                    meta,
+                };
+                sink.relay(shard, &relayed, packet);
+            }
+        }
+    }
+
     fn state(&self, offset: Offset) -> State {
         let mut state = State {
             is_open: self.open,
@@ -271,7 +309,7 @@ impl Router {
         }
     }
 
-    fn attach(&mut self, id: PublicationId, shard: u8, sink: &mut impl Sink) {
+    fn attach(&mut self, id: PublicationId, shard: u8, now: Micros, sink: &mut impl Sink) {
         let Some(index) = self.slot_of(id) else {
             *self.neighbours.awaited.entry(id).or_default() |= 1 << shard;
             return;
@@ -287,6 +325,8 @@ impl Router {
         let state = publication.state(transport.offset);
         publication.remotes.told = Some(state);
         sink.notify(shard, opened(publication, transport.id));
+        publication.recall(shard, now, sink);
+        // Only now are its layers alive there, and subscribers begin with what the cache holds.
         sink.notify(shard, Notice::State(id, state));
     }
 
@@ -407,7 +447,7 @@ impl Router {
     /// What another shard tells of a track.
     pub fn noticed(&mut self, from: u8, notice: Notice, now: Micros, sink: &mut impl Sink) {
         match notice {
-            Notice::Attach(id) => self.attach(id, from, sink),
+            Notice::Attach(id) => self.attach(id, from, now, sink),
             Notice::Detach(id) => self.let_go(id, from),
             Notice::KeyWanted(id, layers) => {
                 let Some(index) = self.slot_of(id) else {

@@ -211,6 +211,36 @@ fn a_mirrors_wish_for_a_key_frame_reaches_the_publisher_in_its_measure() {
     assert!(asked.iter().all(|(_, ssrc)| *ssrc == 1_000));
 }
 
+/// As at home: the publisher was asked a moment ago and is not asked again.
+#[test]
+fn who_joins_in_another_shard_begins_at_the_last_key_frame() {
+    let mut pair = Pair::new();
+    pair.alice().publish(CAMERA, ALICE, camera());
+    pair.alice().subscribe(60, CAROL, screen(97), CAMERA); // somebody at home
+    let mut source = Source::new(1_000, 96, 1);
+    pair.film(&mut source, 30);
+    pair.send(&source.frame(true, 3));
+    pair.pass(33);
+    for _ in 0..8 {
+        pair.send(&source.frame(false, 3));
+        pair.pass(33);
+    }
+    pair.alice().plis(ALICE);
+    pair.bob().subscribe(70, BOB, screen(77), CAMERA);
+    pair.deliver();
+    assert!(pair.bob().seen(BOB).len() <= 3, "paced, not in one burst");
+    let mut seen = Vec::new();
+    for _ in 0..20 {
+        pair.send(&source.frame(false, 3));
+        pair.pass(33);
+        seen.extend(pair.bob().seen(BOB));
+    }
+    assert!(pair.alice().plis(ALICE).is_empty());
+    assert!(seen.len() >= 27 + 60 - 3, "{}", seen.len());
+    assert_continuous(&seen);
+    assert_pictures(&seen);
+}
+
 #[test]
 fn what_is_lost_behind_the_mirror_comes_from_its_cache() {
     let mut pair = Pair::new();
