@@ -92,6 +92,7 @@ class Spaces:
     server: str = field(default_factory=lambda: f"parley-{secrets.token_hex(3)}")
     links: list[Link] = field(default_factory=list)
     _home: int = -1
+    _made: int = 0
     _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
 
     @property
@@ -126,7 +127,8 @@ class Spaces:
 
     async def link(self, mtu: int = 1500) -> Link:
         """A client's namespace behind a link that is perfect so far."""
-        number = len(self.links) + 1
+        self._made += 1
+        number = self._made
         assert number <= MAX_LINKS
         space = f"{self.server}-{number}"
         await self._space(space)

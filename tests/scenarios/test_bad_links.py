@@ -33,7 +33,7 @@ NETWORK_FILE = FILE.with_name("network.json")
 SCENE = "960x540@15"
 TOP_WIDTH = 960
 WATCHER = "tests.peers.watcher"
-START_S = 25.0
+START_S = 40.0  # joining behind 10 % loss alone takes up to 15 s
 
 
 @dataclass(slots=True)
@@ -194,15 +194,15 @@ async def test_loss_upstream_is_repaired(tmp_path: Path) -> None:
             await _flows([viewer])
             await asyncio.sleep(5)
             since = time.monotonic()
-            await asyncio.sleep(25)
+            await asyncio.sleep(18)
             seen = await _stretch(viewer, since)
             name = f"{case} up"
             # How often its encoder leaves frames out is the client's affair on its own link: told, not judged.
             count = seen.grew("video", "freezes")
-            own.results.add(name, "freezes, the encoder's too", f"{count:.0f} in 25 s", True)
+            own.results.add(name, "freezes, the encoder's too", f"{count:.0f} in 18 s", True)
             residual = seen.lost_video_percent
             own.results.add(name, "video lost for others", f"{residual:.3f} %", residual <= lost)
-            frames = seen.grew("video", "frames") / 25
+            frames = seen.grew("video", "frames") / 18
             own.results.add(name, "frames per second", f"{frames:.1f}", frames >= least)
             await viewer.leave()
             await camera.leave()
