@@ -197,8 +197,15 @@ class Numbers:
         feedback = tuple(f for f in wanted.feedback if f in offered.feedback)
         # Audio parameters say what a receiver wishes, so ours are said; video ones name the bit stream,
         # so the offered ones are repeated.
-        is_audio = offered.name.lower() in _AUDIO_CODECS
-        parameters = wanted.parameters if is_audio and wanted.parameters else offered.parameters
+        name = offered.name.lower()
+        parameters = offered.parameters
+        if name == "opus" and wanted.parameters:
+            # Pauses and stereo are the sender's to decide: every receiver of Opus takes both (RFC 7587 section 7).
+            ours = {key for key, _ in wanted.parameters}
+            kept = tuple(p for p in parameters if p[0] in _SENDERS_CHOICE and p[0] not in ours)
+            parameters = wanted.parameters + kept
+        elif name in _AUDIO_CODECS and name != "red" and wanted.parameters:
+            parameters = wanted.parameters  # those of RED are payload types, so the offer's
         return self._keep(replace(offered, parameters=parameters, feedback=feedback))
 
     def _keep(self, codec: Codec) -> Codec:
@@ -217,6 +224,7 @@ class Numbers:
         return next(n for n in reversed(_DYNAMIC) if n not in self._codecs)
 
 
+_SENDERS_CHOICE: Final = ("usedtx", "stereo", "sprop-stereo")
 _AUDIO_CODECS: Final = {"opus", "red", "pcmu", "pcma", "g722", "telephone-event", "cn"}
 
 

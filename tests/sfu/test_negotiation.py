@@ -637,3 +637,43 @@ async def test_answers_are_kept_for_the_last_commands_only(bench: Bench) -> None
     again = bench.worker.carry_out(key, offered)
     assert isinstance(again, protocol.Described)
     assert again != first, "forgotten, so done again: a restart was due"
+
+
+async def test_red_and_pauses_are_negotiated_in_the_offers_numbers(bench: Bench) -> None:
+    """MP19, MP20: useinbandfec is asked for, usedtx kept, RED names the payload types of the offer."""
+    opus = Codec(111, "opus", 48_000, 2, (("minptime", "10"), ("useinbandfec", "1")))
+    red = Codec(63, "red", 48_000, 2, (("111/111", ""),))
+    profile = replace(EACH, audio=(opus, red))
+    bench.do(protocol.Open(session="a", group="g", profile=profile))
+    theirs = (
+        Codec(96, "opus", 48_000, 2, (("minptime", "20"), ("usedtx", "1"), ("stereo", "1"))),
+        Codec(97, "red", 48_000, 2, (("96/96", ""),)),
+        Codec(0, "PCMU", 8_000),
+    )
+    described = bench.do(
+        protocol.Offer(
+            session="a", description=offer(section("0", AUDIO, SEND, codecs=theirs, track="mic"))
+        )
+    )
+    assert isinstance(described, protocol.Described)
+    answered = {c.name: c for c in described.description.sections[0].codecs}
+    assert set(answered) == {"opus", "red"}, "what policy does not name is never answered (MP49)"
+    assert answered["opus"].payload_type == 96
+    assert dict(answered["opus"].parameters) == {
+        "minptime": "10",
+        "useinbandfec": "1",
+        "usedtx": "1",
+        "stereo": "1",
+    }
+    assert (answered["red"].payload_type, answered["red"].parameters) == (97, (("96/96", ""),))
+
+
+async def test_an_encrypted_track_is_announced_as_such_to_the_engine(bench: Bench) -> None:
+    bench.do(protocol.Open(session="a", group="g", profile=EACH))
+    bench.do(
+        protocol.Expect(
+            session="a", track="t", kind=AUDIO, source="microphone", match=("mic",), encrypted=True
+        )
+    )
+    bench.do(protocol.Offer(session="a", description=offer(section("0", AUDIO, SEND, track="mic"))))
+    assert [stream.encrypted for stream in bench.plane.publications.values()] == [True]
