@@ -17,7 +17,7 @@ class Section(BaseModel):
 
 
 class Database(Section):
-    url: str = "sqlite+aiosqlite:///parley.db"
+    url: str = "sqlite:///parley.db"
 
 
 class Tls(Section):

@@ -143,15 +143,17 @@ def _split(url: str) -> SplitResult | None:
 
 def _database_problems(config: Config) -> Iterator[str]:
     url = config.database.url
-    is_sqlite = url.startswith("sqlite+aiosqlite:///")
-    if is_sqlite and url.removeprefix("sqlite+aiosqlite:///").partition("?")[0] in ("", ":memory:"):
+    # COMPAT: configurations of 2026-11 say "+aiosqlite"; the file is the same. Look again in 2027-11.
+    scheme, is_url, file = url.partition(":///")
+    is_sqlite = bool(is_url) and scheme in ("sqlite", "sqlite+aiosqlite")
+    if is_sqlite and file.partition("?")[0] in ("", ":memory:"):
         yield (
             "database.url: names no file, so every restart would forget calls and messages: "
-            "write sqlite+aiosqlite:///parley.db"
+            "write sqlite:///parley.db"
         )
     if not is_sqlite and not url.startswith("postgresql+asyncpg://"):
         yield (
-            "database.url: must begin with sqlite+aiosqlite:/// (then a file) "
+            "database.url: must begin with sqlite:/// (then a file) "
             "or postgresql+asyncpg:// (then user:password@host/name)"
         )
     if config.cluster.mode == "nats":

@@ -4,8 +4,10 @@ No message text and no media detail: the trail is kept long and read by administ
 Not here: logs (`bridge.ops`).
 """
 
-from sqlalchemy import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import Connection, insert
 
 from bridge.conference.events import (
     Bound,
@@ -22,11 +24,19 @@ from bridge.store.database import now_ms
 from bridge.store.tables import audit
 from bridge.store.values import dumps
 
+_INSERT: Final = insert(audit)
 
-async def record(db: AsyncConnection, conference: ConferenceId, event: Event) -> None:
-    """Write the event's row, if it has one."""
+
+def record(db: Connection, conference: ConferenceId, events: Sequence[Event]) -> None:
+    """Write the events' rows, where they have one."""
+    rows = [row for event in events if (row := _row(conference, event)) is not None]
+    if rows:
+        db.execute(_INSERT, rows)
+
+
+def _row(conference: ConferenceId, event: Event) -> dict[str, object] | None:
     if isinstance(event, TrackMuted) and event.by is None:
-        return  # people mute themselves all day
+        return None  # people mute themselves all day
     target: str | None
     detail: dict[str, object]
     match event:
@@ -44,15 +54,13 @@ async def record(db: AsyncConnection, conference: ConferenceId, event: Event) ->
         case Ended():
             target, detail = None, {}
         case _:
-            return
+            return None
     by = getattr(event, "by", None)
-    await db.execute(
-        insert(audit).values(
-            at_ms=now_ms(),
-            conference=conference,
-            event=type(event).__name__,
-            by=None if by is None else str(by.account),
-            target=target,
-            detail=dumps(detail),
-        )
-    )
+    return {
+        "at_ms": now_ms(),
+        "conference": conference,
+        "event": type(event).__name__,
+        "by": None if by is None else str(by.account),
+        "target": target,
+        "detail": dumps(detail),
+    }

@@ -1,9 +1,9 @@
-"""One database: engine, transactions, process lock, and its errors in our words.
+"""One database: transactions, process lock, and its errors in our words.
 
-SQLite: WAL, synchronous=FULL, foreign keys on, busy_timeout 5 s; a writing transaction is BEGIN IMMEDIATE, so
-it never fails half-way for want of the lock, and writers of this process queue here instead of spinning in
-the library. One parley per database by an flock beside the file; on PostgreSQL, one per state directory.
-Not here: tables, queries.
+A transaction is a function of a connection: it runs in a thread (SQLite) or a greenlet (PostgreSQL), so it
+waits for nothing but its statements. One parley per database by an flock beside the file; on PostgreSQL, one
+per state directory.
+Not here: tables, queries, how SQLite shares its transactions (`sqlite`).
 """
 
 import asyncio
@@ -11,24 +11,26 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Protocol, TypeVar
 
 import asyncpg
-from sqlalchemy import event, make_url, text
+from sqlalchemy import Connection, make_url, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from bridge.conference.errors import IllegalTransition, Malformed, Refused, Unavailable
 from bridge.config import Config
+from bridge.store.sqlite import Sqlite
+
+T = TypeVar("T")
 
 _CONNECT_S: Final = 5.0
-_TRANSACTION_S: Final = 15.0  # above busy_timeout and statement timeout: those tell more
+_TRANSACTION_S: Final = 15.0  # above SQLite's busy_timeout and statement timeout: those tell more
 _STATEMENT_S: Final = 10.0
-_BUSY_MS: Final = 5_000
 _DATA_EXCEPTION: Final = "22"  # SQLSTATE class
 _UNSTORABLE: Final = "a value that the database cannot store"
 _POOL: Final = 5  # connections; text and membership changes, never media
@@ -37,25 +39,6 @@ _POOL: Final = 5  # connections; text and membership changes, never media
 def now_ms() -> int:
     """Wall clock of the rows."""
     return time.time_ns() // 1_000_000
-
-
-def make_engine(url: str) -> AsyncEngine:
-    """An engine for either database. Connects lazily; its errors quote no parameters (S42)."""
-    if not is_sqlite(url):
-        return create_async_engine(
-            url,
-            pool_size=_POOL,
-            pool_timeout=_CONNECT_S,
-            pool_pre_ping=True,
-            hide_parameters=True,
-            connect_args={"timeout": _CONNECT_S, "command_timeout": _STATEMENT_S},
-        )
-    engine = create_async_engine(
-        url, pool_size=_POOL, pool_timeout=_CONNECT_S, hide_parameters=True
-    )
-    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-    event.listen(engine.sync_engine, "begin", _begin_sqlite)
-    return engine
 
 
 def is_sqlite(url: str) -> bool:
@@ -70,53 +53,57 @@ def sqlite_file(url: str) -> Path:
     return Path(name)
 
 
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # The driver must not begin transactions by itself, or it would begin deferred ones.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout = {_BUSY_MS}",
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "foreign_keys = ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+class Backend(Protocol):
+    """One kind of database."""
+
+    async def run(self, work: Callable[[Connection], T], *, writes: bool) -> T:
+        """`work` as one transaction, wholly or not at all."""
+
+    async def close(self) -> None: ...
 
 
-def _begin_sqlite(connection: Any) -> None:
-    writes = connection.get_execution_options().get("parley_writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+class Postgres:
+    """Keeps `Backend`. Transactions run side by side; the server has its own group commit."""
 
-
-class Database:
-    """Transactions over one engine. Every failure leaves in the words of `conference.errors`."""
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._writer = engine.execution_options(parley_writes=True)
-        self.dialect = engine.dialect.name
-        self._turn: AbstractAsyncContextManager[object] = (
-            asyncio.Lock() if self.dialect == "sqlite" else nullcontext()
+    def __init__(self, url: str) -> None:
+        self._engine = create_async_engine(
+            url,
+            pool_size=_POOL,
+            pool_timeout=_CONNECT_S,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args={"timeout": _CONNECT_S, "command_timeout": _STATEMENT_S},
         )
 
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        async with _translated(), self._engine.connect() as connection, connection.begin():
-            yield connection
-
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction; committed when the block ends, rolled back when it raises."""
-        async with _translated(), self._turn, self._writer.begin() as connection:
-            yield connection
-
-    async def ping(self) -> None:
-        async with self.read() as db:
-            await db.execute(text("SELECT 1"))
+    async def run(self, work: Callable[[Connection], T], *, writes: bool) -> T:
+        async with self._engine.begin() as connection:
+            return await connection.run_sync(work)
 
     async def close(self) -> None:
         await self._engine.dispose()
+
+
+class Database:
+    """Transactions. Every failure leaves in the words of `conference.errors`; those quote no parameters (S42)."""
+
+    def __init__(self, url: str) -> None:
+        """Connects lazily."""
+        self._backend: Backend = Sqlite(url) if is_sqlite(url) else Postgres(url)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        async with _translated():
+            return await self._backend.run(work, writes=False)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """One transaction; committed when `work` returns, rolled back when it raises."""
+        async with _translated():
+            return await self._backend.run(work, writes=True)
+
+    async def ping(self) -> None:
+        await self.read(lambda db: db.execute(text("SELECT 1")).scalar_one())
+
+    async def close(self) -> None:
+        await self._backend.close()
 
 
 @asynccontextmanager

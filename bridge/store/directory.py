@@ -6,8 +6,7 @@ Not here: bindings' changes and everything else that a command causes (`journal`
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, select, update
 
 from bridge.conference.errors import Refused
 from bridge.conference.ids import ConferenceId, Network, Place
@@ -47,65 +46,62 @@ class SqlDirectory:
         )
 
     async def all(self) -> Sequence[ConferenceRecord]:
-        async with self._database.read() as db:
-            return await find_conferences(db, None)
+        return await self._database.read(lambda db: find_conferences(db, None))
 
     async def create(
         self, *, room: str, slug: str = "", title: str = "", auto: bool = False
     ) -> ConferenceRecord:
         """The conference of this room, made if absent. An `auto` one becomes a named one when asked for
         with `auto=False`. Raises `Refused` when another conference has the slug."""
-        async with self._database.write() as db:
-            await self._insert(db, room, slug, title, auto)
-            found = await find_conference(db, conferences.c.room == room)
-            if found is None:
-                raise Refused(f"another conference is called {slug!r} already: choose another slug")
-            if not found.auto or auto:
-                return found
-            wanted: dict[str, Any] = {"auto": False, "title": title or found.title}
-            if slug and slug != found.slug:
-                if await find_conference(db, conferences.c.slug == slug):
-                    raise Refused(
-                        f"another conference is called {slug!r} already: choose another slug"
-                    )
-                wanted["slug"] = slug
-            await db.execute(update(conferences).where(conferences.c.id == found.id).values(wanted))
-            named = await find_conference(db, conferences.c.id == found.id)
-            return named or found
-
-    @staticmethod
-    async def _insert(db: AsyncConnection, room: str, slug: str, title: str, auto: bool) -> None:
-        for _ in range(1 if slug else _TRIES):
-            added = await db.execute(
-                insert(db, conferences)
-                .values(
-                    id=f"c_{random_name(_ID)}",
-                    slug=slug or random_name(_SLUG),
-                    room=room,
-                    title=title,
-                    auto=auto,
-                    created_ms=now_ms(),
-                )
-                .on_conflict_do_nothing()
-            )
-            if added.rowcount or await find_conference(db, conferences.c.room == room):
-                return
+        return await self._database.write(lambda db: _create(db, room, slug, title, auto))
 
     async def _one(self, condition: ColumnElement[bool]) -> ConferenceRecord | None:
-        async with self._database.read() as db:
-            return await find_conference(db, condition)
+        return await self._database.read(lambda db: find_conference(db, condition))
 
 
-async def find_conference(
-    db: AsyncConnection, condition: ColumnElement[bool]
-) -> ConferenceRecord | None:
+def _create(db: Connection, room: str, slug: str, title: str, auto: bool) -> ConferenceRecord:
+    _insert(db, room, slug, title, auto)
+    found = find_conference(db, conferences.c.room == room)
+    if found is None:
+        raise Refused(f"another conference is called {slug!r} already: choose another slug")
+    if not found.auto or auto:
+        return found
+    wanted: dict[str, Any] = {"auto": False, "title": title or found.title}
+    if slug and slug != found.slug:
+        if find_conference(db, conferences.c.slug == slug):
+            raise Refused(f"another conference is called {slug!r} already: choose another slug")
+        wanted["slug"] = slug
+    db.execute(update(conferences).where(conferences.c.id == found.id).values(wanted))
+    named = find_conference(db, conferences.c.id == found.id)
+    return named or found
+
+
+def _insert(db: Connection, room: str, slug: str, title: str, auto: bool) -> None:
+    for _ in range(1 if slug else _TRIES):
+        added = db.execute(
+            insert(db, conferences)
+            .values(
+                id=f"c_{random_name(_ID)}",
+                slug=slug or random_name(_SLUG),
+                room=room,
+                title=title,
+                auto=auto,
+                created_ms=now_ms(),
+            )
+            .on_conflict_do_nothing()
+        )
+        if added.rowcount or find_conference(db, conferences.c.room == room):
+            return
+
+
+def find_conference(db: Connection, condition: ColumnElement[bool]) -> ConferenceRecord | None:
     """The one conference of a unique condition, with its places."""
-    found = await find_conferences(db, condition)
+    found = find_conferences(db, condition)
     return found[0] if found else None
 
 
-async def find_conferences(
-    db: AsyncConnection, condition: ColumnElement[bool] | None
+def find_conferences(
+    db: Connection, condition: ColumnElement[bool] | None
 ) -> list[ConferenceRecord]:
     """Conferences in order of creation, each with its places in order of binding."""
     query = select(conferences, bindings.c.network, bindings.c.address).select_from(
@@ -115,7 +111,7 @@ async def find_conferences(
         query = query.where(condition)
     query = query.order_by(conferences.c.created_ms, conferences.c.id, bindings.c.id)
     found: dict[str, ConferenceRecord] = {}
-    for row in await db.execute(query):
+    for row in db.execute(query):
         before = found.get(row.id)
         places = before.places if before else ()
         if row.network is not None:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 from bridge.conference.errors import Unavailable
 from bridge.gateway import InboxRow
@@ -42,19 +42,26 @@ class SqlInbox:
         at_ms = now_ms()
         batch = bounded_id(batch)
         rows = [_row(gateway, batch, at_ms, source_id, payload) for source_id, payload in items]
-        async with self._order:
-            async with self._database.write() as db:
-                fresh = await db.execute(
-                    insert(db, inbox_batches)
-                    .values(gateway=gateway, batch=batch, arrived_ms=at_ms)
-                    .on_conflict_do_nothing()
-                )
-                if not fresh.rowcount:
-                    return False
+
+        def write(db: Connection) -> bool:
+            added = db.execute(
+                insert(db, inbox_batches)
+                .values(gateway=gateway, batch=batch, arrived_ms=at_ms)
+                .on_conflict_do_nothing()
+            )
+            if added.rowcount:
                 for row in rows:
-                    await db.execute(insert(db, inbox).values(row).on_conflict_do_nothing())
-            self._arrived.ring()
-        return True
+                    db.execute(insert(db, inbox).values(row).on_conflict_do_nothing())
+            return bool(added.rowcount)
+
+        async with self._order:
+            fresh = True  # a caller that is gone meanwhile may leave rows behind
+            try:
+                fresh = await self._database.write(write)
+            finally:
+                if fresh:
+                    self._arrived.ring()
+        return fresh
 
     async def rows(self, gateway: str) -> AsyncIterator[InboxRow]:
         """Each undone row once per call of this, oldest first; a database outage only makes it wait."""
@@ -80,22 +87,22 @@ class SqlInbox:
             .order_by(inbox.c.id)
             .limit(_PAGE)
         )
-        async with self._database.read() as db:
+
+        def read(db: Connection) -> list[InboxRow]:
             return [
                 InboxRow(row.id, gateway, row.source_id, loads(row.payload))
-                for row in await db.execute(query)
+                for row in db.execute(query)
             ]
 
+        return await self._database.read(read)
+
     async def done(self, row: int) -> None:
-        async with self._database.write() as db:
-            await db.execute(finish_row(row))
+        await self._database.write(lambda db: db.execute(finish_row(row)))
 
     async def dead(self, row: int, why: str) -> None:
         _log.warning("dead letter in", extra={"row": row, "why": why})
-        async with self._database.write() as db:
-            await db.execute(
-                update(inbox).where(inbox.c.id == row).values(state=DEAD, why=dumps(why))
-            )
+        query = update(inbox).where(inbox.c.id == row).values(state=DEAD, why=dumps(why))
+        await self._database.write(lambda db: db.execute(query))
 
 
 def finish_row(row: int) -> Any:

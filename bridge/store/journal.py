@@ -4,12 +4,11 @@ State is written from the events alone; each event type has one small writer in 
 Not here: reading for senders (`outbox`), buffering while the database is away (focus).
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from sqlalchemy import delete, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, delete, select, update
 
 from bridge.conference.errors import Refused
 from bridge.conference.events import (
@@ -35,7 +34,7 @@ from bridge.store.bell import Bell
 from bridge.store.database import Database, now_ms
 from bridge.store.directory import find_conference
 from bridge.store.inbox import finish_row
-from bridge.store.statements import insert
+from bridge.store.statements import insert, upsert
 from bridge.store.tables import (
     NEW,
     bindings,
@@ -67,92 +66,95 @@ class SqlJournal:
 
         Raises `Refused` when a `Bound` place belongs to another conference (nothing is written).
         """
-        async with self._database.write() as db:
+
+        def write(db: Connection) -> bool:
+            fresh = True
             try:
-                async with db.begin_nested():
+                with db.begin_nested():
                     for event in events:
-                        await _WRITERS[type(event)](db, conference.id, event)
-                        await record(db, conference.id, event)
-                fresh = True
+                        _WRITERS[type(event)](db, conference.id, event)
+                    record(db, conference.id, events)
             except _Repeated:
                 fresh = False
             if cause is not None:
-                await db.execute(finish_row(cause.inbox_id))
-        if fresh and any(isinstance(event, Said) for event in events):
-            self._added.ring()
+                db.execute(finish_row(cause.inbox_id))
+            return fresh
+
+        fresh = True  # a caller that is gone meanwhile may leave rows behind
+        try:
+            fresh = await self._database.write(write)
+        finally:
+            if fresh and any(isinstance(event, Said) for event in events):
+                self._added.ring()
         return fresh
 
     async def restore(self, conference: ConferenceId) -> Restored | None:
-        async with self._database.read() as db:
-            found = await find_conference(db, conferences.c.id == conference)
-            if found is None:
-                return None
-            leg_rows = await db.execute(
-                select(legs.c.leg)
-                .where(legs.c.conference == conference, legs.c.leg.is_not(None))
-                .order_by(legs.c.joined_ms, legs.c.id)
-            )
-            rule_rows = await db.execute(
-                select(mutes)
-                .where(mutes.c.conference == conference)
-                .order_by(mutes.c.ruled_ms, mutes.c.network, mutes.c.address, mutes.c.kind)
-            )
-            return Restored(
-                found,
-                tuple(from_text(row.leg, Leg) for row in leg_rows),
-                tuple(
-                    MuteRule(Account(Network(row.network), row.address), TrackKind(row.kind))
-                    for row in rule_rows
-                ),
-            )
+        return await self._database.read(lambda db: _restore(db, conference))
 
     async def live(self) -> Sequence[ConferenceId]:
         query = select(legs.c.conference).where(legs.c.leg.is_not(None)).distinct()
-        async with self._database.read() as db:
-            return [ConferenceId(row.conference) for row in await db.execute(query)]
+
+        def read(db: Connection) -> list[ConferenceId]:
+            return [ConferenceId(row.conference) for row in db.execute(query)]
+
+        return await self._database.read(read)
+
+
+def _restore(db: Connection, conference: ConferenceId) -> Restored | None:
+    found = find_conference(db, conferences.c.id == conference)
+    if found is None:
+        return None
+    leg_rows = db.execute(
+        select(legs.c.leg)
+        .where(legs.c.conference == conference, legs.c.leg.is_not(None))
+        .order_by(legs.c.joined_ms, legs.c.id)
+    )
+    rule_rows = db.execute(
+        select(mutes)
+        .where(mutes.c.conference == conference)
+        .order_by(mutes.c.ruled_ms, mutes.c.network, mutes.c.address, mutes.c.kind)
+    )
+    return Restored(
+        found,
+        tuple(from_text(row.leg, Leg) for row in leg_rows),
+        tuple(
+            MuteRule(Account(Network(row.network), row.address), TrackKind(row.kind))
+            for row in rule_rows
+        ),
+    )
 
 
 # --- one writer per event ------------------------------------------------------------------------------
 
 
-async def _put_leg(db: AsyncConnection, conference: ConferenceId, leg: Leg) -> None:
-    text = to_text(leg)
-    await db.execute(
-        insert(db, legs)
-        .values(
-            id=leg.id,
-            conference=conference,
-            gateway=leg.gateway,
-            leg=text,
-            joined_ms=leg.joined_ms,
-        )
-        .on_conflict_do_update(
-            index_elements=[legs.c.id], set_={"leg": text, "joined_ms": leg.joined_ms}
-        )
-    )
+def _put_leg(db: Connection, conference: ConferenceId, leg: Leg) -> None:
+    row = {
+        "id": leg.id,
+        "conference": conference,
+        "gateway": leg.gateway,
+        "leg": to_text(leg),
+        "joined_ms": leg.joined_ms,
+    }
+    db.execute(upsert(db, legs, "leg", "joined_ms"), row)
 
 
-async def _leg_event(
-    db: AsyncConnection, conference: ConferenceId, event: Joined | LegChanged
+def _leg_event(db: Connection, conference: ConferenceId, event: Joined | LegChanged) -> None:
+    _put_leg(db, conference, event.leg)
+
+
+def _left(db: Connection, conference: ConferenceId, event: Left) -> None:
+    db.execute(delete(legs).where(legs.c.id == event.leg.id))
+
+
+def _track_there(
+    db: Connection, conference: ConferenceId, event: TrackPublished | TrackMuted
 ) -> None:
-    await _put_leg(db, conference, event.leg)
+    _put_leg(db, conference, _with_track(event.leg, event.track))
 
 
-async def _left(db: AsyncConnection, conference: ConferenceId, event: Left) -> None:
-    await db.execute(delete(legs).where(legs.c.id == event.leg.id))
-
-
-async def _track_there(
-    db: AsyncConnection, conference: ConferenceId, event: TrackPublished | TrackMuted
-) -> None:
-    await _put_leg(db, conference, _with_track(event.leg, event.track))
-
-
-async def _track_gone(
-    db: AsyncConnection, conference: ConferenceId, event: TrackUnpublished
-) -> None:
+def _track_gone(db: Connection, conference: ConferenceId, event: TrackUnpublished) -> None:
     rest = tuple(track for track in event.leg.tracks if track.id != event.track.id)
-    await _put_leg(db, conference, _with_tracks(event.leg, rest))
+    _put_leg(db, conference, _with_tracks(event.leg, rest))
 
 
 def _with_track(leg: Leg, track: Track) -> Leg:
@@ -166,7 +168,7 @@ def _with_tracks(leg: Leg, tracks: tuple[Track, ...]) -> Leg:
     return leg if tracks == leg.tracks else replace(leg, tracks=tracks)
 
 
-async def _mute_ruled(db: AsyncConnection, conference: ConferenceId, event: MuteRuled) -> None:
+def _mute_ruled(db: Connection, conference: ConferenceId, event: MuteRuled) -> None:
     # One row per kind, so that lifting one half of an audio-and-video mute leaves the other half.
     for kind in tuple(TrackKind) if event.kind is None else (event.kind,):
         rule = {
@@ -176,18 +178,16 @@ async def _mute_ruled(db: AsyncConnection, conference: ConferenceId, event: Mute
             "kind": kind.value,
         }
         if event.muted:
-            await db.execute(
-                insert(db, mutes).values(**rule, ruled_ms=now_ms()).on_conflict_do_nothing()
-            )
+            db.execute(insert(db, mutes).values(**rule, ruled_ms=now_ms()).on_conflict_do_nothing())
         else:
-            await db.execute(
+            db.execute(
                 delete(mutes).where(*(mutes.c[name] == value for name, value in rule.items()))
             )
 
 
-async def _bound(db: AsyncConnection, conference: ConferenceId, event: Bound) -> None:
+def _bound(db: Connection, conference: ConferenceId, event: Bound) -> None:
     place = event.place
-    added = await db.execute(
+    added = db.execute(
         insert(db, bindings)
         .values(
             conference=conference,
@@ -198,27 +198,25 @@ async def _bound(db: AsyncConnection, conference: ConferenceId, event: Bound) ->
         .on_conflict_do_nothing()
     )
     if not added.rowcount:
-        holder = await db.execute(select(bindings.c.conference).where(_is_place(place)))
+        holder = db.execute(select(bindings.c.conference).where(_is_place(place)))
         if holder.scalar_one() != conference:
             raise Refused(
                 f"{place.address} is linked to another conference already: unlink it there first"
             )
-    await db.execute(update(conferences).where(conferences.c.id == conference).values(auto=False))
+    db.execute(update(conferences).where(conferences.c.id == conference).values(auto=False))
 
 
-async def _unbound(db: AsyncConnection, conference: ConferenceId, event: Unbound) -> None:
-    await db.execute(
-        delete(bindings).where(bindings.c.conference == conference, _is_place(event.place))
-    )
+def _unbound(db: Connection, conference: ConferenceId, event: Unbound) -> None:
+    db.execute(delete(bindings).where(bindings.c.conference == conference, _is_place(event.place)))
 
 
 def _is_place(place: Place) -> Any:
     return (bindings.c.network == place.network.value) & (bindings.c.address == place.address)
 
 
-async def _said(db: AsyncConnection, conference: ConferenceId, event: Said) -> None:
+def _said(db: Connection, conference: ConferenceId, event: Said) -> None:
     source_id = bounded_id(event.source_id)
-    added = await db.execute(
+    added = db.execute(
         insert(db, messages)
         .values(
             id=event.message_id,
@@ -232,7 +230,7 @@ async def _said(db: AsyncConnection, conference: ConferenceId, event: Said) -> N
     if not added.rowcount:
         raise _Repeated
     if event.origin is not None:
-        await db.execute(
+        db.execute(
             insert(db, message_places).values(
                 message=event.message_id,
                 network=event.origin.network.value,
@@ -240,7 +238,7 @@ async def _said(db: AsyncConnection, conference: ConferenceId, event: Said) -> N
                 remote_id=source_id,
             )
         )
-    bound = await db.execute(
+    bound = db.execute(
         select(bindings.c.network, bindings.c.address)
         .where(bindings.c.conference == conference)
         .order_by(bindings.c.id)
@@ -250,7 +248,7 @@ async def _said(db: AsyncConnection, conference: ConferenceId, event: Said) -> N
         place = Place(Network(row.network), row.address)
         if place == event.origin:
             continue
-        await db.execute(
+        db.execute(
             insert(db, outbox).values(
                 key=outbox_key(event.source, event.source_id, place),
                 conference=conference,
@@ -265,13 +263,11 @@ async def _said(db: AsyncConnection, conference: ConferenceId, event: Said) -> N
         )
 
 
-async def _ended(db: AsyncConnection, conference: ConferenceId, event: Ended) -> None:
-    await db.execute(delete(legs).where(legs.c.conference == conference))
+def _ended(db: Connection, conference: ConferenceId, event: Ended) -> None:
+    db.execute(delete(legs).where(legs.c.conference == conference))
 
 
-_WRITERS: Final[
-    dict[type[Any], Callable[[AsyncConnection, ConferenceId, Any], Awaitable[None]]]
-] = {
+_WRITERS: Final[dict[type[Any], Callable[[Connection, ConferenceId, Any], None]]] = {
     Joined: _leg_event,
     LegChanged: _leg_event,
     Left: _left,

@@ -1,13 +1,20 @@
 """Small durable key-value state of one gateway (`gateway.Store`)."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import Connection, bindparam, delete, func, select
 
 from bridge.store.database import Database
-from bridge.store.statements import insert
+from bridge.store.statements import upsert
 from bridge.store.tables import key_values
 from bridge.store.values import dumps, loads
+
+_IS_KEY: Final = (key_values.c.gateway == bindparam("owner")) & (
+    key_values.c.key == bindparam("name")
+)
+_GET: Final = select(key_values.c.value).where(_IS_KEY)
+_DELETE: Final = delete(key_values).where(_IS_KEY)
 
 
 class SqlKeyValue:
@@ -17,29 +24,17 @@ class SqlKeyValue:
         self._database = database
 
     async def get(self, gateway: str, key: str) -> Mapping[str, object] | None:
-        query = select(key_values.c.value).where(
-            key_values.c.gateway == gateway, key_values.c.key == key
-        )
-        async with self._database.read() as db:
-            value = (await db.execute(query)).scalar_one_or_none()
+        which = {"owner": gateway, "name": key}
+        value = await self._database.read(lambda db: db.execute(_GET, which).scalar_one_or_none())
         return None if value is None else loads(value)
 
     async def put(self, gateway: str, key: str, value: Mapping[str, object]) -> None:
-        text = dumps(value)
-        async with self._database.write() as db:
-            await db.execute(
-                insert(db, key_values)
-                .values(gateway=gateway, key=key, value=text)
-                .on_conflict_do_update(
-                    index_elements=[key_values.c.gateway, key_values.c.key], set_={"value": text}
-                )
-            )
+        row = {"gateway": gateway, "key": key, "value": dumps(value)}
+        await self._database.write(lambda db: db.execute(upsert(db, key_values, "value"), row))
 
     async def delete(self, gateway: str, key: str) -> None:
-        async with self._database.write() as db:
-            await db.execute(
-                delete(key_values).where(key_values.c.gateway == gateway, key_values.c.key == key)
-            )
+        which = {"owner": gateway, "name": key}
+        await self._database.write(lambda db: db.execute(_DELETE, which))
 
     async def items(self, gateway: str, prefix: str) -> Sequence[tuple[str, Mapping[str, object]]]:
         # Not LIKE: SQLite's ignores case, and a prefix may hold its wildcards.
@@ -51,5 +46,8 @@ class SqlKeyValue:
             )
             .order_by(key_values.c.key)
         )
-        async with self._database.read() as db:
-            return [(row.key, loads(row.value)) for row in await db.execute(query)]
+
+        def read(db: Connection) -> list[tuple[str, Mapping[str, object]]]:
+            return [(row.key, loads(row.value)) for row in db.execute(query)]
+
+        return await self._database.read(read)

@@ -4,14 +4,17 @@ Not here: the leg itself (`journal` writes it from events).
 """
 
 from collections.abc import Mapping
+from typing import Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import Connection, bindparam, delete, select
 
 from bridge.conference.ids import ConferenceId, LegId
 from bridge.store.database import Database, now_ms
-from bridge.store.statements import insert
+from bridge.store.statements import upsert
 from bridge.store.tables import legs
 from bridge.store.values import dumps, loads
+
+_FORGET: Final = delete(legs).where(legs.c.id == bindparam("leg"))
 
 
 class SqlLegs:
@@ -25,30 +28,28 @@ class SqlLegs:
     ) -> None:
         """May come before the leg's `Joined` is committed; notes without a leg go at the next start."""
         text = dumps(wire_state)
-        async with self._database.write() as db:
-            await db.execute(
-                insert(db, legs)
-                .values(
-                    id=leg,
-                    conference=conference,
-                    gateway=gateway,
-                    wire_state=text,
-                    joined_ms=now_ms(),
-                )
-                .on_conflict_do_update(index_elements=[legs.c.id], set_={"wire_state": text})
-            )
+        row = {
+            "id": leg,
+            "conference": conference,
+            "gateway": gateway,
+            "wire_state": text,
+            "joined_ms": now_ms(),
+        }
+        await self._database.write(lambda db: db.execute(upsert(db, legs, "wire_state"), row))
 
     async def forget(self, leg: LegId) -> None:
-        async with self._database.write() as db:
-            await db.execute(delete(legs).where(legs.c.id == leg))
+        await self._database.write(lambda db: db.execute(_FORGET, {"leg": leg}))
 
     async def load(self, conference: ConferenceId) -> Mapping[LegId, Mapping[str, object]]:
         """wire_state of every leg that `Journal.restore` returns (empty if the gateway never saved one)."""
         query = select(legs.c.id, legs.c.wire_state).where(
             legs.c.conference == conference, legs.c.leg.is_not(None)
         )
-        async with self._database.read() as db:
+
+        def read(db: Connection) -> Mapping[LegId, Mapping[str, object]]:
             return {
                 LegId(row.id): loads(row.wire_state) if row.wire_state else {}
-                for row in await db.execute(query)
+                for row in db.execute(query)
             }
+
+        return await self._database.read(read)

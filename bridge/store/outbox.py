@@ -6,7 +6,7 @@ Not here: who adds rows (`journal`, in the commit of the line itself), how a lin
 import logging
 from collections.abc import Sequence
 
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 from bridge.conference.events import Said
 from bridge.conference.ids import Network, Place
@@ -36,8 +36,11 @@ class SqlOutbox:
             .distinct()
             .order_by(outbox.c.network, outbox.c.address)
         )
-        async with self._database.read() as db:
-            return [Place(Network(row.network), row.address) for row in await db.execute(query)]
+
+        def read(db: Connection) -> list[Place]:
+            return [Place(Network(row.network), row.address) for row in db.execute(query)]
+
+        return await self._database.read(read)
 
     async def next(self, place: Place) -> OutboxRow | None:
         """The oldest undelivered row. `attempts` counts earlier attempts, not the one about to be made."""
@@ -51,38 +54,37 @@ class SqlOutbox:
             .order_by(outbox.c.id)
             .limit(1)
         )
-        async with self._database.read() as db:
-            row = (await db.execute(query)).one_or_none()
+
+        def read(db: Connection) -> OutboxRow | None:
+            row = db.execute(query).one_or_none()
             if row is None:
                 return None
-            conference = await find_conference(db, conferences.c.id == row.conference)
-        if conference is None:
-            raise RuntimeError("outbox row without its conference")  # the foreign key forbids it
-        return OutboxRow(
-            row.id, conference, place, from_text(row.said, Said), row.key, row.attempts
-        )
+            conference = find_conference(db, conferences.c.id == row.conference)
+            if conference is None:
+                raise RuntimeError("outbox row without its conference")  # a foreign key forbids it
+            said = from_text(row.said, Said)
+            return OutboxRow(row.id, conference, place, said, row.key, row.attempts)
+
+        return await self._database.read(read)
 
     async def begin(self, row: int) -> None:
         """Count one attempt durably, before anything is sent."""
-        async with self._database.write() as db:
-            await db.execute(
-                update(outbox).where(outbox.c.id == row).values(attempts=outbox.c.attempts + 1)
-            )
+        query = update(outbox).where(outbox.c.id == row).values(attempts=outbox.c.attempts + 1)
+        await self._database.write(lambda db: db.execute(query))
 
     async def confirm(self, row: int, remote_id: str) -> None:
         """Delivered. An empty `remote_id` means there was nothing to send."""
-        async with self._database.write() as db:
-            sent = (
-                await db.execute(
-                    update(outbox)
-                    .where(outbox.c.id == row)
-                    .values(state=DONE, remote_id=bounded_id(remote_id), said=None)
-                    .returning(outbox.c.message, outbox.c.network, outbox.c.address)
-                )
+
+        def write(db: Connection) -> None:
+            sent = db.execute(
+                update(outbox)
+                .where(outbox.c.id == row)
+                .values(state=DONE, remote_id=bounded_id(remote_id), said=None)
+                .returning(outbox.c.message, outbox.c.network, outbox.c.address)
             ).one_or_none()
             if sent is None or not remote_id:
                 return
-            await db.execute(
+            db.execute(
                 insert(db, message_places)
                 .values(
                     message=sent.message,
@@ -93,13 +95,13 @@ class SqlOutbox:
                 .on_conflict_do_nothing()
             )
 
+        await self._database.write(write)
+
     async def dead(self, row: int, why: str) -> None:
         """Never to be delivered; the next row of the place is free to go."""
         _log.warning("dead letter out", extra={"row": row, "why": why})
-        async with self._database.write() as db:
-            await db.execute(
-                update(outbox).where(outbox.c.id == row).values(state=DEAD, why=dumps(why))
-            )
+        query = update(outbox).where(outbox.c.id == row).values(state=DEAD, why=dumps(why))
+        await self._database.write(lambda db: db.execute(query))
 
     async def wait(self, timeout_s: float, seen: int = 0) -> int:
         """Until a commit added rows or the time is over; returns how many such commits there were so far.

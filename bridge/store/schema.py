@@ -15,10 +15,9 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bridge.conference.errors import Refused
-from bridge.store.database import Database, is_sqlite, make_engine, sqlite_file
+from bridge.store.database import Database, is_sqlite, sqlite_file
 
 
 def _settings() -> AlembicConfig:
@@ -35,17 +34,13 @@ def head() -> str:
     return revision
 
 
-async def _current(db: AsyncConnection) -> str | None:
-    def read(connection: Connection) -> str | None:
-        return MigrationContext.configure(connection).get_current_revision()
-
-    return await db.run_sync(read)
+def _current(db: Connection) -> str | None:
+    return MigrationContext.configure(db).get_current_revision()
 
 
 async def require_head(database: Database) -> None:
     """Raises `Refused` unless the schema is at our head: a half-known schema must not be written to."""
-    async with database.read() as db:
-        current = await _current(db)
+    current = await database.read(_current)
     if current != head():
         raise Refused(
             f"the database is at revision {current or 'none'} and this parley needs {head()}: "
@@ -67,22 +62,21 @@ async def _run(url: str, action: Callable[[AlembicConfig], Any]) -> tuple[str | 
     if is_sqlite(url):
         folder = sqlite_file(url).parent
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    database = Database(make_engine(url))
+    database = Database(url)
 
-    def apply(connection: Connection) -> None:
+    def apply(db: Connection) -> tuple[str | None, str | None]:
         settings = _settings()
-        settings.attributes["connection"] = connection
-        action(settings)
+        settings.attributes["connection"] = db
+        before = _current(db)
+        try:
+            action(settings)
+        except CommandError as why:
+            raise Refused(
+                f"the database is at revision {before or 'none'} and this parley knows no way from there: {why}"
+            ) from why
+        return before, _current(db)
 
     try:
-        async with database.write() as db:
-            before = await _current(db)
-            try:
-                await db.run_sync(apply)
-            except CommandError as why:
-                raise Refused(
-                    f"the database is at revision {before or 'none'} and this parley knows no way from there: {why}"
-                ) from why
-            return before, await _current(db)
+        return await database.write(apply)
     finally:
         await database.close()

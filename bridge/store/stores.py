@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from bridge.config import Config
 from bridge.store.bell import Bell
-from bridge.store.database import Database, ProcessLock, lock_for, make_engine, now_ms
+from bridge.store.database import Database, ProcessLock, lock_for, now_ms
 from bridge.store.directory import SqlDirectory
 from bridge.store.inbox import SqlInbox
 from bridge.store.journal import SqlJournal
@@ -46,12 +46,7 @@ class Stores:
     async def epoch(self) -> int:
         """This start's number: a counter in SQL, raised by one on the first call, then constant."""
         if not self._epoch:
-            async with self._database.write() as db:
-                await db.execute(
-                    insert(db, epoch_table).values(id=1, value=0).on_conflict_do_nothing()
-                )
-                await db.execute(update(epoch_table).values(value=epoch_table.c.value + 1))
-                self._epoch = (await db.execute(select(epoch_table.c.value))).scalar_one()
+            self._epoch = await self._database.write(_next_epoch)
         return self._epoch
 
     async def ping(self) -> None:
@@ -67,10 +62,10 @@ class Stores:
 async def open_store(config: Config) -> Stores:
     """Open the configured database. Raises `Refused` (another parley runs, schema not migrated) or `Unavailable`."""
     lock = lock_for(config)
-    database = Database(make_engine(config.database.url))
+    database = Database(config.database.url)
     try:
         await require_head(database)
-        await _clean(database)
+        await database.write(_clean)
     except BaseException:
         await database.close()
         lock.release()
@@ -91,7 +86,7 @@ async def open_store(config: Config) -> Stores:
 @asynccontextmanager
 async def open_directory(config: Config) -> AsyncIterator[SqlDirectory]:
     """The directory alone, for command-line verbs that only read, also while a parley runs."""
-    database = Database(make_engine(config.database.url))
+    database = Database(config.database.url)
     try:
         await require_head(database)
         yield SqlDirectory(database)
@@ -99,11 +94,17 @@ async def open_directory(config: Config) -> AsyncIterator[SqlDirectory]:
         await database.close()
 
 
-async def _clean(database: Database) -> None:
+def _next_epoch(db: Connection) -> int:
+    db.execute(insert(db, epoch_table).values(id=1, value=0).on_conflict_do_nothing())
+    db.execute(update(epoch_table).values(value=epoch_table.c.value + 1))
+    value: int = db.execute(select(epoch_table.c.value)).scalar_one()
+    return value
+
+
+def _clean(db: Connection) -> None:
     """What a new start no longer needs: notes of legs that never joined, and old finished rows."""
     before = now_ms() - _KEEP_MS
-    async with database.write() as db:
-        await db.execute(delete(legs).where(legs.c.leg.is_(None)))
-        await db.execute(delete(inbox).where(inbox.c.state == DONE, inbox.c.arrived_ms < before))
-        await db.execute(delete(inbox_batches).where(inbox_batches.c.arrived_ms < before))
-        await db.execute(delete(outbox).where(outbox.c.state == DONE, outbox.c.created_ms < before))
+    db.execute(delete(legs).where(legs.c.leg.is_(None)))
+    db.execute(delete(inbox).where(inbox.c.state == DONE, inbox.c.arrived_ms < before))
+    db.execute(delete(inbox_batches).where(inbox_batches.c.arrived_ms < before))
+    db.execute(delete(outbox).where(outbox.c.state == DONE, outbox.c.created_ms < before))

@@ -94,8 +94,8 @@ POISON: dict[str, Any] = {
 async def test_a_poisonous_event_does_not_stop_its_batch(stores: Stores, name: str) -> None:
     batch = [("$before", {}), ("$poison", POISON[name]), ("$after", {})]
     assert await stores.inbox.put("matrix", "t1", batch)
-    async with stores._database.read() as db:
-        found = {row.source_id: row for row in await db.execute(select(inbox))}
+    rows = await stores._database.read(lambda db: db.execute(select(inbox)).all())
+    found = {row.source_id: row for row in rows}
     assert set(found) == {"$before", "$poison", "$after"}
     is_dead = name in ("deep", "no JSON at all")
     assert found["$poison"].state == ("dead" if is_dead else "new")

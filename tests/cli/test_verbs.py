@@ -29,7 +29,7 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "config.yaml"
     value = {
         "state_dir": str(tmp_path / "state"),
-        "database": {"url": f"sqlite+aiosqlite:///{tmp_path}/parley.db"},
+        "database": {"url": f"sqlite:///{tmp_path}/parley.db"},
         "http": {"public_url": "https://parley.test/"},
         "livekit": {"keys": [{"key": "k1", "secret": SECRET}]},
         "matrix": {
@@ -107,7 +107,7 @@ def test_an_unknown_revision_is_one_sentence(run: Run, file: Path) -> None:
 def test_a_database_that_cannot_be_opened_is_one_sentence(run: Run, file: Path) -> None:
     folder = file.parent / "folder"
     folder.mkdir()
-    change(file, database={"url": f"sqlite+aiosqlite:///{folder}"})
+    change(file, database={"url": f"sqlite:///{folder}"})
     code, _, err = run("migrate", "-c", file)
     assert (code, err) == (1, "parley: database: unable to open database file\n")
 

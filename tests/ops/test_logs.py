@@ -61,7 +61,7 @@ def test_a_peers_line_break_makes_no_second_record(lines: io.StringIO, style: st
 def test_libraries_speak_from_warning_up(lines: io.StringIO) -> None:
     set_up("debug", "text", (), lines)
     logging.getLogger("slixmpp.xmlstream").debug("SEND: <body>hello</body>")
-    logging.getLogger("aiosqlite").info("params")
+    logging.getLogger("asyncpg").info("params")
     logging.getLogger("slixmpp.xmlstream").warning("away")
     logging.getLogger("sfu.worker").debug("ours")
     assert "hello" not in lines.getvalue()

@@ -81,7 +81,7 @@ class Parley:
     def configuration(self) -> dict[str, Any]:
         base: dict[str, Any] = {
             "state_dir": str(self.folder / "state"),
-            "database": {"url": f"sqlite+aiosqlite:///{self.folder}/parley.db"},
+            "database": {"url": f"sqlite:///{self.folder}/parley.db"},
             "http": {
                 "public": {"host": "127.0.0.1", "port": self.public_port},
                 "internal": {"host": "127.0.0.1", "port": self.internal_port},

@@ -27,7 +27,7 @@ def postgres_url() -> Iterator[str]:
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database."""
     if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path}/parley.db"
+        return f"sqlite:///{tmp_path}/parley.db"
     found: str = request.getfixturevalue("postgres_url")
     return found
 

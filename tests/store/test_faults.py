@@ -59,13 +59,11 @@ async def test_writers_at_once_queue_instead_of_failing(stores: Stores) -> None:
 
 
 async def _drop_connections(database: Database) -> None:
-    async with database.write() as db:
-        await db.execute(
-            text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE pid <> pg_backend_pid() AND datname = current_database()"
-            )
-        )
+    statement = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+    )
+    await database.write(lambda db: db.execute(statement))
 
 
 @pytest.mark.parametrize(

@@ -190,8 +190,8 @@ async def test_the_audit_names_who_did_what_and_quotes_nobody(
             Ended(BY),
         ],
     )
-    async with stores._database.read() as db:
-        rows = (await db.execute(select(audit).order_by(audit.c.id))).all()
+    query = select(audit).order_by(audit.c.id)
+    rows = await stores._database.read(lambda db: db.execute(query).all())
     assert [row.event for row in rows[3:]] == [
         *("Joined", "MuteRuled", "TrackMuted", "Left", "Unbound", "Ended"),
     ]

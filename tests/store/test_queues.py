@@ -60,8 +60,8 @@ async def test_undone_rows_come_back_after_a_restart_and_done_ones_do_not(config
     rows = stores.inbox.rows("matrix")
     assert await anext(rows) == seen[2]
     await rows.aclose()  # type: ignore[attr-defined]
-    async with stores._database.read() as db:
-        found = (await db.execute(select(inbox).order_by(inbox.c.id))).all()
+    query = select(inbox).order_by(inbox.c.id)
+    found = await stores._database.read(lambda db: db.execute(query).all())
     assert [(row.state, row.payload) for row in found] == [
         ("done", None),
         ("dead", "{}"),  # kept, to look into
@@ -93,13 +93,10 @@ async def test_a_place_gets_its_lines_in_order(stores: Stores, record: Conferenc
     assert third is not None
     await stores.outbox.confirm(third.id, "")  # nothing to send
     assert await stores.outbox.places() == []
-    async with stores._database.read() as db:
-        rows = (await db.execute(select(outbox).order_by(outbox.c.id))).all()
-        ids = (
-            await db.execute(
-                select(message_places).order_by(message_places.c.message, message_places.c.network)
-            )
-        ).all()
+    query = select(outbox).order_by(outbox.c.id)
+    rows = await stores._database.read(lambda db: db.execute(query).all())
+    places = select(message_places).order_by(message_places.c.message, message_places.c.network)
+    ids = await stores._database.read(lambda db: db.execute(places).all())
     assert [(row.state, row.said is None) for row in rows] == [
         *(("done", True), ("dead", False), ("done", True)),
     ]

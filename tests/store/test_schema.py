@@ -1,5 +1,7 @@
 """The migrations make exactly the tables of the code, go down again, and are asked for at start (R17)."""
 
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from bridge.conference.events import Bound, Joined, MuteRuled
 from bridge.conference.ids import TrackKind
 from bridge.config import Config
 from bridge.store import Stores, open_directory, open_store
-from bridge.store.database import Database, make_engine
+from bridge.store.database import Database
 from bridge.store.schema import downgrade, head, migrate
 from bridge.store.tables import metadata
 from tests.store.people import BOB, BY, MUC, ROOM, leg, said
@@ -32,9 +34,8 @@ async def test_migrated_tables_equal_the_metadata(config: Config) -> None:
         assert checks["epoch"] == {"ck_epoch_one_row"}
         return found
 
-    database = Database(make_engine(config.database.url))
-    async with database.read() as db:
-        assert await db.run_sync(differences) == []
+    database = Database(config.database.url)
+    assert await database.read(differences) == []
     await database.close()
 
 
@@ -52,9 +53,8 @@ async def test_a_filled_database_goes_down_and_up(url: str, tmp_path: Path) -> N
     assert await stores.journal.commit(record, events)
     await stores.close()
     assert await downgrade(url, "base") == (head(), None)
-    database = Database(make_engine(url))
-    async with database.read() as db:
-        left = await db.run_sync(lambda connection: inspect(connection).get_table_names())
+    database = Database(url)
+    left = await database.read(lambda db: inspect(db).get_table_names())
     assert set(left) <= {"alembic_version"}
     await database.close()
     assert await migrate(url) == (None, head())
@@ -69,15 +69,15 @@ async def test_an_unmigrated_database_refuses_to_start(url: str, tmp_path: Path)
 
 
 async def test_a_database_of_the_future_refuses_to_start(config: Config) -> None:
-    database = Database(make_engine(config.database.url))
-    async with database.write() as db:
-        await db.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    database = Database(config.database.url)
+    future = text("UPDATE alembic_version SET version_num = '9999'")
+    await database.write(lambda db: db.execute(future))
     with pytest.raises(Refused, match="revision 9999"):
         await open_store(config)
     with pytest.raises(Refused, match="revision 9999 and this parley knows no way"):
         await migrate(config.database.url)
-    async with database.write() as db:
-        await db.execute(text("UPDATE alembic_version SET version_num = :head"), {"head": head()})
+    present = text("UPDATE alembic_version SET version_num = :head")
+    await database.write(lambda db: db.execute(present, {"head": head()}))
     await database.close()
 
 
@@ -100,33 +100,40 @@ async def test_the_epoch_rises_by_one_per_start(config: Config) -> None:
 
 
 async def test_sqlite_is_set_up_for_power_cuts(tmp_path: Path) -> None:
-    url = f"sqlite+aiosqlite:///{tmp_path}/parley.db"
+    url = f"sqlite:///{tmp_path}/parley.db"
     await migrate(url)
-    database = Database(make_engine(url))
-    async with database.read() as db:
-        for pragma, value in {
-            "journal_mode": "wal",
-            "synchronous": 2,
-            "foreign_keys": 1,
-            "busy_timeout": 5000,
-        }.items():
-            assert (await db.execute(text(f"PRAGMA {pragma}"))).scalar_one() == value
+    database = Database(url)
+    wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5000}
+
+    def read(db: Connection) -> dict[str, object]:
+        return {name: db.execute(text(f"PRAGMA {name}")).scalar_one() for name in wanted}
+
+    assert await database.read(read) == wanted
+    assert await database.write(read) == wanted
     await database.close()
 
 
 async def test_a_writing_transaction_has_the_lock_from_its_beginning(tmp_path: Path) -> None:
-    url = f"sqlite+aiosqlite:///{tmp_path}/parley.db"
+    url = f"sqlite:///{tmp_path}/parley.db"
     await migrate(url)
-    first, second = Database(make_engine(url)), Database(make_engine(url))
-    async with first.write():  # nothing written yet
-        async with second.read() as db:
-            await db.execute(text("SELECT 1"))
-            await db.execute(text("PRAGMA busy_timeout = 1"))
-        with pytest.raises(Unavailable, match="database is locked"):
-            async with second.write():
-                pass
-    async with second.write():
-        pass
+    first, second = Database(url), Database(url)
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def hold(_: Connection) -> None:
+        has_begun.set()  # nothing written yet
+        may_end.wait(20)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(first.write(hold))
+        await asyncio.to_thread(has_begun.wait, 5)
+        try:
+            await second.read(lambda db: db.execute(text("SELECT 1")).scalar_one())
+            await second.read(lambda db: db.execute(text("PRAGMA busy_timeout = 1")))
+            with pytest.raises(Unavailable, match="database is locked"):
+                await second.write(lambda db: None)
+        finally:
+            may_end.set()
+    await second.write(lambda db: None)
     await first.close()
     await second.close()
 
