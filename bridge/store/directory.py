@@ -3,10 +3,10 @@
 Not here: bindings' changes and everything else that a command causes (`journal`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, select, update
+from sqlalchemy import BindParameter, Connection, Row, Select, bindparam, select, update
 
 from bridge.conference.errors import Refused
 from bridge.conference.ids import ConferenceId, Network, Place
@@ -21,6 +21,26 @@ _SLUG: Final = 8  # characters: 40 random bits, short enough to read out; unique
 _TRIES: Final = 8  # random slugs; a second one is already improbable
 
 
+# Built once: building a statement costs more than executing it.
+_ALL: Final = (
+    select(conferences, bindings.c.network, bindings.c.address)
+    .select_from(conferences.outerjoin(bindings, bindings.c.conference == conferences.c.id))
+    .order_by(conferences.c.created_ms, conferences.c.id, bindings.c.id)
+)
+_KEY: Final[BindParameter[str]] = bindparam("key")
+BY_ID: Final = _ALL.where(conferences.c.id == _KEY)
+BY_ROOM: Final = _ALL.where(conferences.c.room == _KEY)
+BY_SLUG: Final = _ALL.where(conferences.c.slug == _KEY)
+_BOUND: Final = bindings.alias("bound")
+_BY_PLACE: Final = _ALL.where(
+    conferences.c.id.in_(
+        select(_BOUND.c.conference).where(
+            _BOUND.c.network == bindparam("network"), _BOUND.c.address == _KEY
+        )
+    )
+)
+
+
 class SqlDirectory:
     """Keeps `ports.Directory`."""
 
@@ -28,25 +48,19 @@ class SqlDirectory:
         self._database = database
 
     async def by_id(self, conference: ConferenceId) -> ConferenceRecord | None:
-        return await self._one(conferences.c.id == conference)
+        return await self._one(BY_ID, conference)
 
     async def by_room(self, room: str) -> ConferenceRecord | None:
-        return await self._one(conferences.c.room == room)
+        return await self._one(BY_ROOM, room)
 
     async def by_slug(self, slug: str) -> ConferenceRecord | None:
-        return await self._one(conferences.c.slug == slug)
+        return await self._one(BY_SLUG, slug)
 
     async def by_place(self, place: Place) -> ConferenceRecord | None:
-        return await self._one(
-            conferences.c.id.in_(
-                select(bindings.c.conference).where(
-                    bindings.c.network == place.network.value, bindings.c.address == place.address
-                )
-            )
-        )
+        return await self._one(_BY_PLACE, place.address, place.network.value)
 
     async def all(self) -> Sequence[ConferenceRecord]:
-        return await self._database.read(lambda db: find_conferences(db, None))
+        return await self._database.read(lambda db: _records(db.execute(_ALL)))
 
     async def create(
         self, *, room: str, slug: str = "", title: str = "", auto: bool = False
@@ -55,24 +69,26 @@ class SqlDirectory:
         with `auto=False`. Raises `Refused` when another conference has the slug."""
         return await self._database.write(lambda db: _create(db, room, slug, title, auto))
 
-    async def _one(self, condition: ColumnElement[bool]) -> ConferenceRecord | None:
-        return await self._database.read(lambda db: find_conference(db, condition))
+    async def _one(
+        self, query: Select[Any], key: str, network: str = ""
+    ) -> ConferenceRecord | None:
+        return await self._database.read(lambda db: find_conference(db, query, key, network))
 
 
 def _create(db: Connection, room: str, slug: str, title: str, auto: bool) -> ConferenceRecord:
     _insert(db, room, slug, title, auto)
-    found = find_conference(db, conferences.c.room == room)
+    found = find_conference(db, BY_ROOM, room)
     if found is None:
         raise Refused(f"another conference is called {slug!r} already: choose another slug")
     if not found.auto or auto:
         return found
     wanted: dict[str, Any] = {"auto": False, "title": title or found.title}
     if slug and slug != found.slug:
-        if find_conference(db, conferences.c.slug == slug):
+        if find_conference(db, BY_SLUG, slug):
             raise Refused(f"another conference is called {slug!r} already: choose another slug")
         wanted["slug"] = slug
     db.execute(update(conferences).where(conferences.c.id == found.id).values(wanted))
-    named = find_conference(db, conferences.c.id == found.id)
+    named = find_conference(db, BY_ID, found.id)
     return named or found
 
 
@@ -90,28 +106,22 @@ def _insert(db: Connection, room: str, slug: str, title: str, auto: bool) -> Non
             )
             .on_conflict_do_nothing()
         )
-        if added.rowcount or find_conference(db, conferences.c.room == room):
+        if added.rowcount or find_conference(db, BY_ROOM, room):
             return
 
 
-def find_conference(db: Connection, condition: ColumnElement[bool]) -> ConferenceRecord | None:
-    """The one conference of a unique condition, with its places."""
-    found = find_conferences(db, condition)
+def find_conference(
+    db: Connection, query: Select[Any], key: str, network: str = ""
+) -> ConferenceRecord | None:
+    """The one conference of a query of this module, with its places."""
+    found = _records(db.execute(query, {"key": key, "network": network}))
     return found[0] if found else None
 
 
-def find_conferences(
-    db: Connection, condition: ColumnElement[bool] | None
-) -> list[ConferenceRecord]:
+def _records(rows: Iterable[Row[Any]]) -> list[ConferenceRecord]:
     """Conferences in order of creation, each with its places in order of binding."""
-    query = select(conferences, bindings.c.network, bindings.c.address).select_from(
-        conferences.outerjoin(bindings, bindings.c.conference == conferences.c.id)
-    )
-    if condition is not None:
-        query = query.where(condition)
-    query = query.order_by(conferences.c.created_ms, conferences.c.id, bindings.c.id)
     found: dict[str, ConferenceRecord] = {}
-    for row in db.execute(query):
+    for row in rows:
         before = found.get(row.id)
         places = before.places if before else ()
         if row.network is not None:

@@ -5,6 +5,7 @@ Not here: reading for senders (`outbox`), buffering while the database is away (
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Final
 
@@ -32,7 +33,7 @@ from bridge.conference.ports import Cause, ConferenceRecord, MuteRule, Restored
 from bridge.store.audit import record
 from bridge.store.bell import Bell
 from bridge.store.database import Database, now_ms
-from bridge.store.directory import find_conference
+from bridge.store.directory import BY_ID, find_conference
 from bridge.store.inbox import finish_row
 from bridge.store.statements import insert, upsert
 from bridge.store.tables import (
@@ -67,10 +68,12 @@ class SqlJournal:
         Raises `Refused` when a `Bound` place belongs to another conference (nothing is written).
         """
 
+        has_lines = any(isinstance(event, Said) for event in events)
+
         def write(db: Connection) -> bool:
             fresh = True
             try:
-                with db.begin_nested():
+                with db.begin_nested() if has_lines else nullcontext():
                     for event in events:
                         _WRITERS[type(event)](db, conference.id, event)
                     record(db, conference.id, events)
@@ -84,7 +87,7 @@ class SqlJournal:
         try:
             fresh = await self._database.write(write)
         finally:
-            if fresh and any(isinstance(event, Said) for event in events):
+            if fresh and has_lines:
                 self._added.ring()
         return fresh
 
@@ -101,7 +104,7 @@ class SqlJournal:
 
 
 def _restore(db: Connection, conference: ConferenceId) -> Restored | None:
-    found = find_conference(db, conferences.c.id == conference)
+    found = find_conference(db, BY_ID, conference)
     if found is None:
         return None
     leg_rows = db.execute(

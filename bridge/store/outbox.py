@@ -13,9 +13,9 @@ from bridge.conference.ids import Network, Place
 from bridge.gateway import OutboxRow
 from bridge.store.bell import Bell
 from bridge.store.database import Database
-from bridge.store.directory import find_conference
+from bridge.store.directory import BY_ID, find_conference
 from bridge.store.statements import insert
-from bridge.store.tables import DEAD, DONE, NEW, conferences, message_places, outbox
+from bridge.store.tables import DEAD, DONE, NEW, message_places, outbox
 from bridge.store.values import bounded_id, dumps, from_text
 
 _log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class SqlOutbox:
             row = db.execute(query).one_or_none()
             if row is None:
                 return None
-            conference = find_conference(db, conferences.c.id == row.conference)
+            conference = find_conference(db, BY_ID, row.conference)
             if conference is None:
                 raise RuntimeError("outbox row without its conference")  # a foreign key forbids it
             said = from_text(row.said, Said)

@@ -128,13 +128,17 @@ class _Thread:
 
 def _part(db: Connection, work: Callable[[Connection], Any]) -> Any:
     """Its result, or why its savepoint was rolled back."""
+    # Not `begin_nested`: SQLAlchemy compiles its statements anew each time, which costs more than the work.
+    db.exec_driver_sql("SAVEPOINT part")
     try:
-        with db.begin_nested():
-            return work(db)
+        found = work(db)
     except Exception as why:
         if not db.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
             raise  # a full disk, for one, ends the whole transaction by itself
-        return _Failed(why)
+        db.exec_driver_sql("ROLLBACK TO part")
+        found = _Failed(why)
+    db.exec_driver_sql("RELEASE part")
+    return found
 
 
 def _prepare(connection: Any, _record: object) -> None:

@@ -39,6 +39,7 @@ from bridge.gateways.livekit import wire
 from bridge.gateways.livekit.dual import Dual
 from bridge.gateways.livekit.joins import Ask
 from bridge.gateways.livekit.negotiation import Negotiator
+from bridge.gateways.livekit.news import News, join_response, news_of
 from bridge.gateways.livekit.packets import Packets
 from bridge.gateways.livekit.publishing import Publications
 from bridge.gateways.livekit.relays import ice_servers
@@ -108,7 +109,7 @@ class Device:
         self._speakers = Speakers()
         self._streams = Streams(self)
         self._seen: set[str] = set()
-        self._departed: dict[str, models.ParticipantInfo] = {}
+        self._departed: dict[str, News] = {}
         self._refresh_s = 0.0
         self._reason: LeaveReason | None = None  # set: gone
 
@@ -134,18 +135,18 @@ class Device:
         if self._connection is not None and self._is_told:
             self._connection.send(message)
 
-    def send_latest(self, key: str, message: rtc.SignalResponse) -> None:
+    def send_latest(self, key: str, data: bytes) -> None:
+        """An encoded message; one of the same key that still waits is replaced."""
         if self._connection is not None and self._is_told:
-            self._connection.send_latest(key, message)
+            self._connection.send_latest(key, data)
 
-    def update(self, infos: Iterable[models.ParticipantInfo]) -> None:
+    def update(self, news: Iterable[News]) -> None:
         if self._connection is not None and self._is_told:
-            self._connection.update(infos)
+            self._connection.update(news)
             return
-        for info in infos:
-            is_gone = info.state == models.ParticipantInfo.DISCONNECTED
-            if is_gone and len(self._departed) < MAX_DEPARTED:
-                self._departed[info.sid] = info
+        for one in news:
+            if one.is_gone and len(self._departed) < MAX_DEPARTED:
+                self._departed[one.sid] = one
 
     def is_seen(self, tracks: Set[str]) -> None:
         """Somebody receives these tracks of this leg."""
@@ -227,17 +228,16 @@ class Device:
             return
         legs = [one for one in self.services.rooms.legs(self.conference.id) if one != leg]
         rooms = self.services.rooms
-        connection.send(
-            wire.join_response(
-                self.conference,
-                wire.participant_info(leg, self.extras, to_itself=True),
-                [leg, *legs],
-                [wire.participant_info(o, rooms.extras(o.id)) for o in legs if not o.hidden],
-                subscriber_primary=not self.state.is_single,
-                sif_trailer=self.services.sif_trailer,
-                ice_servers=self._relays(),
-            )
+        join = wire.join_response(
+            self.conference,
+            wire.participant_info(leg, self.extras, to_itself=True),
+            [leg, *legs],
+            subscriber_primary=not self.state.is_single,
+            sif_trailer=self.services.sif_trailer,
+            ice_servers=self._relays(),
         )
+        others = [rooms.news(one, self.conference.id) for one in legs if not one.hidden]
+        connection.send_encoded(join_response(join, others))
         self._is_told = True
         self._departed.clear()
         for track in ask.tracks:
@@ -267,13 +267,14 @@ class Device:
         room = wire.room_info(self.conference, legs)
         self.send(rtc.SignalResponse(room_update=rtc.RoomUpdate(room=room)))
         present = {one.id for one in legs}
-        self.update(info for sid, info in self._departed.items() if sid not in present)
+        self.update(one for sid, one in self._departed.items() if sid not in present)
         self._departed.clear()
         for one in legs:
             if one.id == self.leg_id:
-                self.update((wire.participant_info(one, self.extras, to_itself=True),))
+                own = wire.participant_info(one, self.extras, to_itself=True)
+                self.update((news_of(own),))
             elif not one.hidden:
-                self.update((wire.participant_info(one, rooms.extras(one.id)),))
+                self.update((rooms.news(one, self.conference.id),))
         self._speakers.forget()
         self._streams.resume()
         await self.negotiator.resume()
@@ -424,9 +425,9 @@ class Device:
             participant_sid=self.leg_id, quality=quality, score=grade * 5 / 3
         )
         update = rtc.ConnectionQualityUpdate(updates=[info])
-        message = rtc.SignalResponse(connection_quality=update)
+        data = rtc.SignalResponse(connection_quality=update).SerializeToString()
         for device in self.services.rooms.of(self.conference.id):
-            device.send_latest(f"quality {self.leg_id}", message)
+            device.send_latest(f"quality {self.leg_id}", data)
 
     def _told(self, tracks: set[str]) -> None:
         self.services.rooms.seen(tracks, self.conference.id)

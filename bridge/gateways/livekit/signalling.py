@@ -16,10 +16,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from aiohttp import ClientConnectionError, WSCloseCode, WSMsgType, web
-from livekit.protocol import models, rtc
+from livekit.protocol import rtc
 
 from bridge.conference.errors import Malformed
 from bridge.gateways.livekit import frames
+from bridge.gateways.livekit.news import News, participant_update
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ RATE_PER_S: Final = 50.0  # messages of one connection (S24)
 BURST: Final = 200.0
 _MAX_FRAME_BYTES: Final = frames.MAX_SDP_BYTES + 1024
 
-_Batch = OrderedDict[str, models.ParticipantInfo]
+_Batch = OrderedDict[str, News]
 _Latest = list[bytes]  # one message, replaced while it waits
 Handler = Callable[[rtc.SignalRequest], Awaitable[None]]
 
@@ -54,28 +55,26 @@ class Outgoing:
         self._company_at_s = 0.0  # before it, what can be merged waits
         self._is_waiting_for_company = False
 
-    def put(self, message: rtc.SignalResponse) -> None:
+    def put(self, data: bytes) -> None:
         """Raises `Overflow`."""
-        data = message.SerializeToString()
         self._check(len(data))
         self._bytes += len(data)
         self._waiting.append(data)
         self._ready.set()
 
-    def update(self, infos: Iterable[models.ParticipantInfo]) -> None:
+    def update(self, news: Iterable[News]) -> None:
         """Merge into the newest update that still waits: earlier is fine, it precedes every later answer."""
-        for info in infos:
+        for one in news:
             if self._last_batch is None:
                 self._check(0)
                 self._last_batch = OrderedDict()
                 self._waiting.append(self._last_batch)
-            self._last_batch[info.sid] = info
+            self._last_batch[one.sid] = one
         if self._last_batch is not None:
             self._wake()
 
-    def put_latest(self, key: str, message: rtc.SignalResponse) -> None:
+    def put_latest(self, key: str, data: bytes) -> None:
         """A message that replaces one of the same key that still waits."""
-        data = message.SerializeToString()
         waiting = self._latest.get(key)
         if waiting is not None:
             waiting[0] = data
@@ -107,8 +106,7 @@ class Outgoing:
             return item[0]
         if item is self._last_batch:
             self._last_batch = None
-        update = rtc.ParticipantUpdate(participants=item.values())
-        return rtc.SignalResponse(update=update).SerializeToString()
+        return participant_update(item.values())
 
     async def _wait_for_company(self) -> None:
         rest_s = self._company_at_s - asyncio.get_running_loop().time()
@@ -159,20 +157,23 @@ class Connection:
         self._close_code = int(WSCloseCode.OK)
 
     def send(self, message: rtc.SignalResponse) -> None:
+        self.send_encoded(message.SerializeToString())
+
+    def send_encoded(self, data: bytes) -> None:
         try:
-            self._outgoing.put(message)
+            self._outgoing.put(data)
         except Overflow:
             self._give_up()
 
-    def update(self, infos: Iterable[models.ParticipantInfo]) -> None:
+    def update(self, news: Iterable[News]) -> None:
         try:
-            self._outgoing.update(infos)
+            self._outgoing.update(news)
         except Overflow:
             self._give_up()
 
-    def send_latest(self, key: str, message: rtc.SignalResponse) -> None:
+    def send_latest(self, key: str, data: bytes) -> None:
         try:
-            self._outgoing.put_latest(key, message)
+            self._outgoing.put_latest(key, data)
         except Overflow:
             self._give_up()
 

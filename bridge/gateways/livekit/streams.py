@@ -60,4 +60,4 @@ class Streams:
         track = None if leg is None else next((t for t in leg.tracks if t.id == wanted), None)
         if track is not None:
             message = wire.subscribed_quality(track, self._wanted[wanted])
-            self._device.send_latest(f"layers {wanted}", message)
+            self._device.send_latest(f"layers {wanted}", message.SerializeToString())

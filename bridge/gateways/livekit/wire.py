@@ -294,16 +294,15 @@ def join_response(
     record: ConferenceRecord,
     own: models.ParticipantInfo,
     legs: Sequence[Leg],
-    others: Sequence[models.ParticipantInfo],
     *,
     subscriber_primary: bool,
     sif_trailer: bytes,
     ice_servers: Sequence[rtc.ICEServer] = (),
-) -> rtc.SignalResponse:
-    join = rtc.JoinResponse(
+) -> rtc.JoinResponse:
+    """Without the others, whom `news` appends."""
+    return rtc.JoinResponse(
         room=room_info(record, legs),
         participant=own,
-        other_participants=others,
         server_version=SERVER_VERSION,
         subscriber_primary=subscriber_primary,
         client_configuration=client_configuration(),
@@ -314,7 +313,6 @@ def join_response(
         ice_servers=ice_servers,
         enabled_publish_codecs=[models.Codec(mime=mime) for mime in CODECS],
     )
-    return rtc.SignalResponse(join=join)
 
 
 def client_configuration() -> models.ClientConfiguration:

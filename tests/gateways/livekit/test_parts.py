@@ -13,6 +13,7 @@ from bridge.gateway import Speaking
 from bridge.gateways.livekit import chat
 from bridge.gateways.livekit.backoff import Backoff
 from bridge.gateways.livekit.grants import Claims, VideoGrant
+from bridge.gateways.livekit.news import News, join_response, news_of, participant_update
 from bridge.gateways.livekit.signalling import MAX_QUEUED, Bucket, Outgoing, Overflow
 from bridge.gateways.livekit.single import Requirement
 from bridge.gateways.livekit.speakers import Speakers
@@ -21,8 +22,12 @@ from sfu.description import Description, DescriptionType, MediaKind
 from tests.gateways.livekit.rig import Rig, eventually, section
 
 
-def _info(sid: str, version: int) -> models.ParticipantInfo:
-    return models.ParticipantInfo(sid=sid, version=version)
+def _info(sid: str, version: int) -> News:
+    return news_of(models.ParticipantInfo(sid=sid, version=version))
+
+
+def _pong() -> bytes:
+    return rtc.SignalResponse(pong=1).SerializeToString()
 
 
 async def _drain(outgoing: Outgoing) -> list[rtc.SignalResponse]:
@@ -33,11 +38,37 @@ async def _drain(outgoing: Outgoing) -> list[rtc.SignalResponse]:
     return found
 
 
+_infos = st.lists(
+    st.builds(
+        models.ParticipantInfo,
+        sid=st.text(max_size=40),
+        metadata=st.text(max_size=300),
+        version=st.integers(0, 2**32 - 1),
+        state=st.sampled_from(models.ParticipantInfo.State.values()),
+    ),
+    max_size=5,
+)
+
+
+@given(_infos)
+def test_news_reads_as_what_protobuf_would_have_written(
+    infos: list[models.ParticipantInfo],
+) -> None:
+    news = [news_of(info) for info in infos]
+    update = rtc.SignalResponse(update=rtc.ParticipantUpdate(participants=infos))
+    assert rtc.SignalResponse.FromString(participant_update(news)) == update
+    join = rtc.JoinResponse(server_version="1", ping_timeout=15)
+    whole = rtc.JoinResponse(server_version="1", ping_timeout=15, other_participants=infos)
+    found = rtc.SignalResponse.FromString(join_response(join, news))
+    assert found == rtc.SignalResponse(join=whole)
+
+
 async def test_waiting_updates_merge_and_stay_before_later_answers() -> None:
     outgoing = Outgoing()
-    outgoing.put(rtc.SignalResponse(pong=1))
+    outgoing.put(_pong())
     outgoing.update([_info("a", 1), _info("b", 1)])
-    outgoing.put(rtc.SignalResponse(answer=rtc.SessionDescription(id=1)))
+    answer_to_come = rtc.SignalResponse(answer=rtc.SessionDescription(id=1))
+    outgoing.put(answer_to_come.SerializeToString())
     outgoing.update([_info("a", 2)])  # still waits: merged into the update before the answer
     first, update, answer = await _drain(outgoing)
     assert first.pong == 1
@@ -59,7 +90,7 @@ async def test_the_latest_room_update_replaces_one_that_waits() -> None:
     for count in (1, 2, 3):
         room = models.Room(num_participants=count)
         update = rtc.SignalResponse(room_update=rtc.RoomUpdate(room=room))
-        outgoing.put_latest("room", update)
+        outgoing.put_latest("room", update.SerializeToString())
     (only,) = await _drain(outgoing)
     assert only.room_update.room.num_participants == 3
 
@@ -74,7 +105,7 @@ async def test_news_about_others_waits_for_company_and_answers_do_not() -> None:
     outgoing.update([_info("b", 1)])
     await asyncio.sleep(0)
     assert not taking.done()
-    outgoing.put(rtc.SignalResponse(pong=1))
+    outgoing.put(_pong())
     merged = rtc.SignalResponse.FromString(await taking or b"")
     assert [p.sid for p in merged.update.participants] == ["a", "b"]
     pong = rtc.SignalResponse.FromString(await outgoing.take() or b"")
@@ -89,10 +120,10 @@ async def test_news_about_others_waits_for_company_and_answers_do_not() -> None:
 def test_the_queue_is_bounded_in_messages_and_bytes() -> None:
     outgoing = Outgoing()
     for _ in range(MAX_QUEUED):
-        outgoing.put(rtc.SignalResponse(pong=1))
+        outgoing.put(_pong())
     with pytest.raises(Overflow):
-        outgoing.put(rtc.SignalResponse(pong=1))
-    big = rtc.SignalResponse(refresh_token="x" * 400_000)
+        outgoing.put(_pong())
+    big = rtc.SignalResponse(refresh_token="x" * 400_000).SerializeToString()
     outgoing = Outgoing()
     outgoing.put(big)
     outgoing.put(big)
