@@ -7,6 +7,7 @@ Not here: what a worker does (`sfu.worker`), how long it lives (`sfu.process`).
 
 import argparse
 import asyncio
+import gc
 import ipaddress
 import logging
 import sys
@@ -140,6 +141,7 @@ def main(argv: list[str] | None = None) -> int:
         log.error("the port cannot be bound: %s", why.strerror)
         lock.release()
         return EXIT_PORT
+    gc.freeze()  # what is loaded stays: a full collection would walk it again and again
     try:
         asyncio.run(
             serve(plane, options.socket, addresses, tcp=options.tcp, orphan_s=options.orphan_s)

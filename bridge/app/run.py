@@ -6,6 +6,7 @@ Not here: who gets what (`app.parts`), the command line (`bridge.cli`).
 """
 
 import asyncio
+import gc
 import logging
 import signal
 import time
@@ -103,6 +104,7 @@ async def _live(
                 "seconds": round(time.monotonic() - began_s, 2),
             },
         )
+        gc.freeze()  # what is loaded stays: a full collection would walk it for 0.1 s, again and again
         await stop.wait()  # unbounded: that is what a server does
         await _drain(parts, worker, running)
 

@@ -39,7 +39,7 @@ from bridge.gateways.livekit import wire
 from bridge.gateways.livekit.dual import Dual
 from bridge.gateways.livekit.joins import Ask
 from bridge.gateways.livekit.negotiation import Negotiator
-from bridge.gateways.livekit.news import News, join_response, news_of
+from bridge.gateways.livekit.news import PARTICIPANTS, QUALITIES, News, join_response, news_of
 from bridge.gateways.livekit.packets import Packets
 from bridge.gateways.livekit.publishing import Publications
 from bridge.gateways.livekit.relays import ice_servers
@@ -140,9 +140,15 @@ class Device:
         if self._connection is not None and self._is_told:
             self._connection.send_latest(key, data)
 
+    def hear_quality(self, leg: LegId, data: bytes) -> None:
+        """`data` is an encoded `ConnectionQualityInfo` of that leg."""
+        if self._connection is not None and self._is_told:
+            self._connection.merge(QUALITIES, leg, data)
+
     def update(self, news: Iterable[News]) -> None:
         if self._connection is not None and self._is_told:
-            self._connection.update(news)
+            for one in news:
+                self._connection.merge(PARTICIPANTS, one.sid, one.data)
             return
         for one in news:
             if one.is_gone and len(self._departed) < MAX_DEPARTED:
@@ -424,10 +430,9 @@ class Device:
         info = rtc.ConnectionQualityInfo(
             participant_sid=self.leg_id, quality=quality, score=grade * 5 / 3
         )
-        update = rtc.ConnectionQualityUpdate(updates=[info])
-        data = rtc.SignalResponse(connection_quality=update).SerializeToString()
+        data = info.SerializeToString()
         for device in self.services.rooms.of(self.conference.id):
-            device.send_latest(f"quality {self.leg_id}", data)
+            device.hear_quality(self.leg_id, data)
 
     def _told(self, tracks: set[str]) -> None:
         self.services.rooms.seen(tracks, self.conference.id)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from google.protobuf.message import Message
 from livekit.protocol import models, rtc
 
 
@@ -26,9 +27,15 @@ def news_of(info: models.ParticipantInfo) -> News:
     return News(info.sid, info.SerializeToString(), is_gone)
 
 
-def participant_update(news: Iterable[News]) -> bytes:
-    """A `SignalResponse` with everything in it."""
-    return _field(_UPDATE, b"".join(_field(_PARTICIPANTS, one.data) for one in news))
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """A kind of `SignalResponse` that is one repeated field: many small ones can be one."""
+
+    message: bytes  # tags
+    element: bytes
+
+    def response(self, elements: Iterable[bytes]) -> bytes:
+        return _field(self.message, b"".join(_field(self.element, one) for one in elements))
 
 
 def join_response(join: rtc.JoinResponse, others: Iterable[News]) -> bytes:
@@ -37,9 +44,7 @@ def join_response(join: rtc.JoinResponse, others: Iterable[News]) -> bytes:
     return _field(_JOIN, join.SerializeToString() + rest)
 
 
-def _tag(
-    kind: type[rtc.SignalResponse | rtc.JoinResponse | rtc.ParticipantUpdate], name: str
-) -> bytes:
+def _tag(kind: type[Message], name: str) -> bytes:
     embedded = 2  # wire type: a length follows
     return _varint(kind.DESCRIPTOR.fields_by_name[name].number << 3 | embedded)
 
@@ -57,7 +62,11 @@ def _varint(value: int) -> bytes:
     return bytes(found)
 
 
-_UPDATE: Final = _tag(rtc.SignalResponse, "update")
+PARTICIPANTS: Final = Merged(
+    _tag(rtc.SignalResponse, "update"), _tag(rtc.ParticipantUpdate, "participants")
+)
+QUALITIES: Final = Merged(
+    _tag(rtc.SignalResponse, "connection_quality"), _tag(rtc.ConnectionQualityUpdate, "updates")
+)
 _JOIN: Final = _tag(rtc.SignalResponse, "join")
-_PARTICIPANTS: Final = _tag(rtc.ParticipantUpdate, "participants")
 _OTHER_PARTICIPANTS: Final = _tag(rtc.JoinResponse, "other_participants")

@@ -2,17 +2,18 @@
 
 LiveKit signalling frames are binary protobuf, one message each. Keep-alive is twofold: the client's `ping`
 and `ping_req` (answered here, ahead of slow negotiation) and WebSocket pings of ours every 10 s.
-The queue holds at most 1,000 messages or 1 MiB (S25); participant updates that still wait are merged, last
-state wins; after one such message the next waits 50 ms for company, so that a storm of joins is not two writes
-for everybody per person. A peer that does not read is closed.
+The queue holds at most 1,000 messages or 1 MiB (S25); news about others that still waits is merged, last state
+wins; when it has gone, the next waits 100 ms for company, so that a storm of joins is not three writes for
+everybody per person. A peer that does not read is closed.
 Not here: what the messages do (`device`), caps of their parts (`frames`).
 """
 
 import asyncio
 import logging
 import time
-from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import ClientConnectionError, WSCloseCode, WSMsgType, web
@@ -20,22 +21,36 @@ from livekit.protocol import rtc
 
 from bridge.conference.errors import Malformed
 from bridge.gateways.livekit import frames
-from bridge.gateways.livekit.news import News, participant_update
+from bridge.gateways.livekit.news import Merged
 
 log = logging.getLogger(__name__)
 
 MAX_QUEUED: Final = 1000  # messages
 MAX_QUEUED_BYTES: Final = 1 << 20
 WRITE_TIMEOUT_S: Final = 10.0  # a message that does not leave in this time never will
-COMPANY_S: Final = 0.05  # between two messages that can be merged; anything else goes at once
+COMPANY_S: Final = 0.1  # between news and news, a blink of an eye; anything else goes at once
 HEARTBEAT_S: Final = 10.0  # as livekit's server; a dead peer is noticed after 15 s
 RATE_PER_S: Final = 50.0  # messages of one connection (S24)
 BURST: Final = 200.0
 _MAX_FRAME_BYTES: Final = frames.MAX_SDP_BYTES + 1024
 
-_Batch = OrderedDict[str, News]
-_Latest = list[bytes]  # one message, replaced while it waits
 Handler = Callable[[rtc.SignalRequest], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Elements by what they are about, the last state of each."""
+
+    kind: Merged
+    elements: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Latest:
+    """One message, replaced while it waits."""
+
+    key: str
+    data: bytes
 
 
 class Overflow(Exception):
@@ -49,7 +64,7 @@ class Outgoing:
         self._waiting: deque[bytes | _Batch | _Latest] = deque()
         self._latest: dict[str, _Latest] = {}
         self._bytes = 0
-        self._last_batch: _Batch | None = None
+        self._batches: dict[Merged, _Batch] = {}
         self._ready = asyncio.Event()
         self._is_over = False
         self._company_at_s = 0.0  # before it, what can be merged waits
@@ -62,25 +77,24 @@ class Outgoing:
         self._waiting.append(data)
         self._ready.set()
 
-    def update(self, news: Iterable[News]) -> None:
-        """Merge into the newest update that still waits: earlier is fine, it precedes every later answer."""
-        for one in news:
-            if self._last_batch is None:
-                self._check(0)
-                self._last_batch = OrderedDict()
-                self._waiting.append(self._last_batch)
-            self._last_batch[one.sid] = one
-        if self._last_batch is not None:
-            self._wake()
+    def merge(self, kind: Merged, key: str, element: bytes) -> None:
+        """Into the message of this kind that still waits: earlier is fine, it precedes every later answer."""
+        batch = self._batches.get(kind)
+        if batch is None:
+            self._check(0)
+            batch = self._batches[kind] = _Batch(kind)
+            self._waiting.append(batch)
+        batch.elements[key] = element
+        self._wake()
 
     def put_latest(self, key: str, data: bytes) -> None:
         """A message that replaces one of the same key that still waits."""
         waiting = self._latest.get(key)
         if waiting is not None:
-            waiting[0] = data
+            waiting.data = data
             return
         self._check(0)
-        self._latest[key] = [data]
+        self._latest[key] = _Latest(key, data)
         self._waiting.append(self._latest[key])
         self._wake()
 
@@ -100,26 +114,25 @@ class Outgoing:
         if isinstance(item, bytes):
             self._bytes -= len(item)
             return item
-        self._company_at_s = asyncio.get_running_loop().time() + COMPANY_S
-        if isinstance(item, list):
-            self._latest = {key: it for key, it in self._latest.items() if it is not item}
-            return item[0]
-        if item is self._last_batch:
-            self._last_batch = None
-        return participant_update(item.values())
+        if not self._waiting:
+            self._company_at_s = asyncio.get_running_loop().time() + COMPANY_S
+        if isinstance(item, _Latest):
+            del self._latest[item.key]
+            return item.data
+        del self._batches[item.kind]
+        return item.kind.response(item.elements.values())
 
     async def _wait_for_company(self) -> None:
-        rest_s = self._company_at_s - asyncio.get_running_loop().time()
-        if rest_s <= 0 or self._bytes or self._is_over:
+        loop = asyncio.get_running_loop()
+        if self._company_at_s <= loop.time() or self._bytes or self._is_over:
             return
         self._ready.clear()
         self._is_waiting_for_company = True
+        timer = loop.call_at(self._company_at_s, self._ready.set)
         try:
-            async with asyncio.timeout(rest_s):
-                await self._ready.wait()
-        except TimeoutError:
-            pass
+            await self._ready.wait()
         finally:
+            timer.cancel()
             self._is_waiting_for_company = False
 
     def _wake(self) -> None:
@@ -149,7 +162,7 @@ class Bucket:
 
 
 class Connection:
-    """An open signalling socket. `send` and `update` never block; a slow reader is closed instead."""
+    """An open signalling socket. Nothing here that sends blocks; a slow reader is closed instead."""
 
     def __init__(self, socket: web.WebSocketResponse) -> None:
         self._socket = socket
@@ -165,9 +178,9 @@ class Connection:
         except Overflow:
             self._give_up()
 
-    def update(self, news: Iterable[News]) -> None:
+    def merge(self, kind: Merged, key: str, element: bytes) -> None:
         try:
-            self._outgoing.update(news)
+            self._outgoing.merge(kind, key, element)
         except Overflow:
             self._give_up()
 

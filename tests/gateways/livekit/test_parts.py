@@ -13,8 +13,8 @@ from bridge.gateway import Speaking
 from bridge.gateways.livekit import chat
 from bridge.gateways.livekit.backoff import Backoff
 from bridge.gateways.livekit.grants import Claims, VideoGrant
-from bridge.gateways.livekit.news import News, join_response, news_of, participant_update
-from bridge.gateways.livekit.signalling import MAX_QUEUED, Bucket, Outgoing, Overflow
+from bridge.gateways.livekit.news import PARTICIPANTS, QUALITIES, News, join_response, news_of
+from bridge.gateways.livekit.signalling import COMPANY_S, MAX_QUEUED, Bucket, Outgoing, Overflow
 from bridge.gateways.livekit.single import Requirement
 from bridge.gateways.livekit.speakers import Speakers
 from bridge.gateways.livekit.state import WireState, from_json
@@ -24,6 +24,11 @@ from tests.gateways.livekit.rig import Rig, eventually, section
 
 def _info(sid: str, version: int) -> News:
     return news_of(models.ParticipantInfo(sid=sid, version=version))
+
+
+def _tell(outgoing: Outgoing, *news: News) -> None:
+    for one in news:
+        outgoing.merge(PARTICIPANTS, one.sid, one.data)
 
 
 def _pong() -> bytes:
@@ -56,7 +61,7 @@ def test_news_reads_as_what_protobuf_would_have_written(
 ) -> None:
     news = [news_of(info) for info in infos]
     update = rtc.SignalResponse(update=rtc.ParticipantUpdate(participants=infos))
-    assert rtc.SignalResponse.FromString(participant_update(news)) == update
+    assert rtc.SignalResponse.FromString(PARTICIPANTS.response(one.data for one in news)) == update
     join = rtc.JoinResponse(server_version="1", ping_timeout=15)
     whole = rtc.JoinResponse(server_version="1", ping_timeout=15, other_participants=infos)
     found = rtc.SignalResponse.FromString(join_response(join, news))
@@ -66,21 +71,44 @@ def test_news_reads_as_what_protobuf_would_have_written(
 async def test_waiting_updates_merge_and_stay_before_later_answers() -> None:
     outgoing = Outgoing()
     outgoing.put(_pong())
-    outgoing.update([_info("a", 1), _info("b", 1)])
+    _tell(outgoing, _info("a", 1), _info("b", 1))
     answer_to_come = rtc.SignalResponse(answer=rtc.SessionDescription(id=1))
     outgoing.put(answer_to_come.SerializeToString())
-    outgoing.update([_info("a", 2)])  # still waits: merged into the update before the answer
+    _tell(outgoing, _info("a", 2))  # still waits: merged into the update before the answer
     first, update, answer = await _drain(outgoing)
     assert first.pong == 1
     assert [(p.sid, p.version) for p in update.update.participants] == [("a", 2), ("b", 1)]
     assert answer.answer.id == 1
 
 
+async def test_a_storm_of_grades_is_one_message() -> None:
+    outgoing = Outgoing()
+    for sid in "abcab":
+        info = rtc.ConnectionQualityInfo(participant_sid=sid, score=4)
+        outgoing.merge(QUALITIES, sid, info.SerializeToString())
+    (only,) = await _drain(outgoing)
+    assert [one.participant_sid for one in only.connection_quality.updates] == ["a", "b", "c"]
+
+
+async def test_what_waited_for_company_goes_together() -> None:
+    """Else each piece would wait for its own, and the last one for seconds."""
+    outgoing = Outgoing()
+    _tell(outgoing, _info("a", 1))
+    assert await outgoing.take()
+    _tell(outgoing, _info("b", 1))
+    for number in range(20):
+        outgoing.put_latest(f"layers {number}", _pong())
+    began_s = asyncio.get_running_loop().time()
+    for _ in range(21):
+        assert await outgoing.take()
+    assert COMPANY_S / 2 < asyncio.get_running_loop().time() - began_s < 3 * COMPANY_S
+
+
 async def test_a_written_update_is_not_touched_again() -> None:
     outgoing = Outgoing()
-    outgoing.update([_info("a", 1)])
+    _tell(outgoing, _info("a", 1))
     written = rtc.SignalResponse.FromString(await outgoing.take() or b"")
-    outgoing.update([_info("a", 2)])
+    _tell(outgoing, _info("a", 2))
     (later,) = await _drain(outgoing)
     assert (written.update.participants[0].version, later.update.participants[0].version) == (1, 2)
 
@@ -97,12 +125,12 @@ async def test_the_latest_room_update_replaces_one_that_waits() -> None:
 
 async def test_news_about_others_waits_for_company_and_answers_do_not() -> None:
     outgoing = Outgoing()
-    outgoing.update([_info("a", 1)])
+    _tell(outgoing, _info("a", 1))
     assert await outgoing.take()  # the first goes at once
-    outgoing.update([_info("a", 2)])
+    _tell(outgoing, _info("a", 2))
     taking = asyncio.create_task(outgoing.take())
     await asyncio.sleep(0)
-    outgoing.update([_info("b", 1)])
+    _tell(outgoing, _info("b", 1))
     await asyncio.sleep(0)
     assert not taking.done()
     outgoing.put(_pong())
@@ -110,7 +138,7 @@ async def test_news_about_others_waits_for_company_and_answers_do_not() -> None:
     assert [p.sid for p in merged.update.participants] == ["a", "b"]
     pong = rtc.SignalResponse.FromString(await outgoing.take() or b"")
     assert pong.pong == 1
-    outgoing.update([_info("c", 1)])
+    _tell(outgoing, _info("c", 1))
     alone = rtc.SignalResponse.FromString(
         await outgoing.take() or b""
     )  # nobody came: its time is up
@@ -131,7 +159,7 @@ def test_the_queue_is_bounded_in_messages_and_bytes() -> None:
         outgoing.put(big)
     outgoing = Outgoing()
     for number in range(10 * MAX_QUEUED):
-        outgoing.update([_info("a", number)])  # merged, so no matter how many
+        _tell(outgoing, _info("a", number))  # merged, so no matter how many
 
 
 async def test_a_client_that_does_not_read_loses_its_socket_not_its_leg(rig: Rig) -> None:
