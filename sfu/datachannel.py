@@ -13,15 +13,18 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
-from aiortc import rtcsctptransport
-from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
-from aiortc.rtcsctptransport import RTCSctpCapabilities, RTCSctpTransport
-
 from sfu.allowance import Allowance
 from sfu.description import ChannelSpec, Malformed
 from sfu.errors import ChannelGone, Refused
 from sfu.protocol import MESSAGE_BACKLOG_BYTES
 from sfu.sctp import Look, look
+from sfu.sctpstack import (
+    RTCDataChannel,
+    RTCDataChannelParameters,
+    RTCSctpCapabilities,
+    RTCSctpTransport,
+    rtcsctptransport,
+)
 
 log = logging.getLogger(__name__)
 
