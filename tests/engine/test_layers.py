@@ -2,7 +2,7 @@
 
 Three sizes are encoded by libvpx and libx264, sent as simulcast through the built module, and what one subscriber
 gets is decoded. Decoders do not notice a missing reference, so each picture is compared with what was drawn.
-Not here: SVC (no encoder at hand makes it; `media::tests::svc` follows every reference instead).
+Not here: SVC (test_svc).
 """
 
 import random

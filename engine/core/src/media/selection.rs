@@ -9,7 +9,7 @@
 use super::packet::Meta;
 use super::publication::Publication;
 use super::skips::{Mark, Skips};
-use super::steps::{self, layer_of, Steps};
+use super::steps::{self, layer_of, temporal_of, Steps};
 use super::subscription::{Deltas, Egress, Segment, Subscription, MAX_SEGMENTS};
 
 /// What happens to a packet.
@@ -74,7 +74,9 @@ impl Egress {
         let is_new_picture = outgoing != self.last_timestamp || self.packets == 0;
         let same_size = layer_of(step) == layer_of(target);
         let next = if target < step && (same_size || is_nested && is_new_picture) {
-            target
+            // Fewer pixels at once; more pictures of them where the stream allows it.
+            let rate = temporal_of(step).min(temporal_of(target));
+            steps::step(layer_of(target), rate)
         } else if has(shape.base, step) && (same_size || shape.across && is_new_picture) {
             self.toward(shape.switch)
         } else {

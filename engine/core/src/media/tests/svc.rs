@@ -223,6 +223,37 @@ fn a_hundred_switches_of_key_picture_svc_leave_a_decodable_stream() {
     switches(key_svc(), false);
 }
 
+/// Whoever had few pictures of the largest size has none of those that more pictures of the smallest refer to.
+#[test]
+fn a_smaller_size_begins_at_the_rate_there_was() {
+    for phase in 0..4 {
+        let mut story = Story::new();
+        story.publish(1, ALICE, stream("AV1", DEPENDENCY));
+        story.subscribe(1, BOB, sink("AV1", 9), 1);
+        let mut alice = Av1::new(full_svc());
+        let mut bob = Vec::new();
+        let mut play = |story: &mut Story, pictures: usize| {
+            for _ in 0..pictures {
+                for packet in alice.picture(alice.at == 0) {
+                    story.rtp(ALICE, &packet);
+                }
+                story.pass(33);
+                bob.extend(story.seen(BOB));
+            }
+        };
+        play(&mut story, 40);
+        frame_rate(&mut story, 1, 8);
+        play(&mut story, 12 + phase);
+        frame_rate(&mut story, 1, 0);
+        story.layer(1, 0, false);
+        play(&mut story, 12);
+        let mut decoder = Decoder::default();
+        decoder.take(&bob, 9);
+        assert!(decoder.got[&(0, 2)] > 4, "all pictures in the end");
+        assert_gapless(&bob);
+    }
+}
+
 #[test]
 fn the_receiver_is_told_which_decode_targets_are_left() {
     let mut story = Story::new();
