@@ -167,7 +167,8 @@ class Transport:
 class Section:
     """One m-line, one Jingle content. `stream` and `track` are the two words of its msid (RFC 8830).
 
-    `rejected` is port 0 / content-reject. `sctp_port` and `max_message_size` (bytes) only matter for
+    `mixed_extensions`: elements of one byte and of two may alternate (RFC 8285 section 6); without it libwebrtc leaves
+    out those longer than 16 bytes, structures of dependency descriptors among them. `rejected` is port 0 / content-reject. `sctp_port` and `max_message_size` (bytes) only matter for
     APPLICATION. `creator_initiator` is Jingle's `creator`; SDP ignores it.
     """
 
@@ -187,6 +188,7 @@ class Section:
     sctp_port: int | None = None
     max_message_size: int | None = None
     creator_initiator: bool = True
+    mixed_extensions: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,6 +182,8 @@ class Line:
             stream=_label(stream, subscription)[0],
             track=_label(stream, subscription)[1],
             creator_initiator=self._creator_initiator,
+            # We read both forms whatever the peer says; only an answer must not name what was not offered.
+            mixed_extensions=self.remote.mixed_extensions if self.remote is not None else True,
         )
 
     def _rejection(self, transport: TransportDescription) -> Section:

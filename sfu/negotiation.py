@@ -128,17 +128,20 @@ class Numbers:
     # --- the peer's numbers
 
     def answer_codecs(self, profile: Profile, section: Section) -> tuple[Codec, ...]:
-        """What we accept of the offered codecs, in our order. Empty: nothing in common."""
+        """What we accept of the offered codecs. Empty: nothing in common.
+
+        In the offer's order, which says what a publisher wants to send: it sends the first of the answer.
+        """
         ours = profile_codecs(profile, section.kind)
         accepted: list[Codec] = []
-        for wanted in ours:
-            if wanted.name.lower() == "rtx":
+        for offered in section.codecs:
+            named = (c for c in ours if c.name.lower() != "rtx")
+            wanted = next((c for c in named if same_codec(c, offered)), None)
+            if wanted is None:
                 continue
-            for offered in section.codecs:
-                if offered.payload_type in {c.payload_type for c in accepted}:
-                    continue
-                if same_codec(wanted, offered):
-                    accepted.append(self._answered(profile, wanted, offered))
+            codec = self._answered(profile, wanted, offered)
+            if codec.payload_type not in {c.payload_type for c in accepted}:
+                accepted.append(codec)
         numbers = {c.payload_type for c in accepted}
         repairs: list[Codec] = []
         if profile.fixed_payload_types:
@@ -170,6 +173,8 @@ class Numbers:
                 codec = replace(
                     codec, parameters=(("apt", str(renumbered.get(repaired, repaired))),)
                 )
+            elif codec.name.lower() == "red":
+                codec = replace(codec, parameters=_blocks(codec, renumbered))
             number = self._number_of(codec)
             renumbered[codec.payload_type] = number
             offered.append(self._keep(replace(codec, payload_type=number)))
@@ -236,6 +241,13 @@ def _repairs(codec: Codec) -> int | None:
     """The payload type an rtx codec repeats."""
     apt = codec.parameter("apt") if codec.name.lower() == "rtx" else None
     return int(apt) if apt is not None and apt.isdigit() else None
+
+
+def _blocks(red: Codec, renumbered: dict[int, int]) -> tuple[tuple[str, str], ...]:
+    """The payload types inside RED (RFC 2198 section 5), as this session numbers them."""
+    listed, _ = red.parameters[0]
+    numbers = [int(number) for number in listed.split("/")]
+    return (("/".join(str(renumbered.get(number, number)) for number in numbers), ""),)
 
 
 def _same_format(one: Codec, other: Codec) -> bool:

@@ -170,6 +170,7 @@ def _section(session: Draft, draft: Draft, kind: DescriptionType) -> Section:
         stream=stream,
         track=track,
         rtcp_mux=draft.rtcp_mux,
+        mixed_extensions=draft.mixed_extensions or session.mixed_extensions,
     )
 
 

@@ -71,6 +71,7 @@ class Draft:
     simulcast: list[str] = field(default_factory=list)
     msid: tuple[str, str | None] | None = None
     rtcp_mux: bool = False
+    mixed_extensions: bool = False
     bundle_only: bool = False
     sctp_port: int | None = None
     max_message_size: int | None = None
@@ -265,6 +266,10 @@ def _a_rtcp_mux(draft: Draft, _: str) -> None:
     draft.rtcp_mux = True
 
 
+def _a_extmap_allow_mixed(draft: Draft, _: str) -> None:
+    draft.mixed_extensions = True
+
+
 def _a_bundle_only(draft: Draft, _: str) -> None:
     draft.bundle_only = True
 
@@ -301,6 +306,7 @@ ATTRIBUTES: Final[dict[str, Callable[[Draft, str], None]]] = {
     "fmtp": _a_fmtp,
     "rtcp-fb": _a_rtcp_fb,
     "extmap": _a_extmap,
+    "extmap-allow-mixed": _a_extmap_allow_mixed,
     "ssrc": _a_ssrc,
     "ssrc-group": _a_ssrc_group,
     "rid": _a_rid,

@@ -51,6 +51,8 @@ def _print_section(section: Section, *, with_candidates: bool) -> Iterable[str]:
         if section.max_message_size is not None:
             yield f"a=max-message-size:{section.max_message_size}"
         return
+    if section.mixed_extensions:
+        yield "a=extmap-allow-mixed"
     yield from (f"a=extmap:{e.id} {e.uri}" for e in section.extensions)
     yield f"a={section.direction.value}"
     if section.stream is not None:

@@ -20,6 +20,7 @@ from sfu.description import (
     Wish,
 )
 from sfu.layers import LOWER_AFTER_S
+from sfu.negotiation import Numbers
 from sfu.worker import TICK_S, Worker
 from tests.sfu.fakes import (
     COMPACT,
@@ -677,3 +678,35 @@ async def test_an_encrypted_track_is_announced_as_such_to_the_engine(bench: Benc
     )
     bench.do(protocol.Offer(session="a", description=offer(section("0", AUDIO, SEND, track="mic"))))
     assert [stream.encrypted for stream in bench.plane.publications.values()] == [True]
+
+
+async def test_the_answer_keeps_the_offers_order(bench: Bench) -> None:
+    """Who publishes sends the first codec of the answer (RFC 3264 section 6.1)."""
+    vp9 = Codec(98, "VP9", 90_000, parameters=(("profile-id", "0"),))
+    bench.do(protocol.Open(session="a", group="g", profile=replace(EACH, video=(VP8, RTX, vp9))))
+    theirs = (replace(vp9, payload_type=100), Codec(45, "AV1", 90_000), VP8, RTX)
+    answered = bench.described(protocol.Offer("a", offer(section("0", VIDEO, SEND, codecs=theirs))))
+    names = [(c.payload_type, c.name) for c in answered.sections[0].codecs]
+    assert names == [(100, "VP9"), (96, "VP8"), (97, "rtx")]
+
+
+async def test_long_header_extensions_may_come_if_the_offer_says_that_they_might(
+    bench: Bench,
+) -> None:
+    bench.do(protocol.Open(session="a", group="g", profile=EACH))
+    theirs = [replace(section(mid, VIDEO, SEND), mixed_extensions=mid == "1") for mid in "01"]
+    answered = bench.described(protocol.Offer("a", offer(*theirs)))
+    assert [s.mixed_extensions for s in answered.sections] == [False, True]
+
+
+def test_red_is_offered_with_the_numbers_of_the_session() -> None:
+    red = Codec(63, "red", 48_000, 2, (("111/111", ""),))
+    profile = replace(EACH, audio=(OPUS, red))
+    numbers = Numbers()
+    assert numbers.offer_codecs(profile, AUDIO)[1].parameters == (("111/111", ""),)
+    numbers = Numbers()
+    theirs = (Codec(109, "opus", 48_000, 2), Codec(63, "telephone-event", 8_000))
+    numbers.answer_codecs(profile, section("0", AUDIO, SEND, codecs=theirs))
+    offered = numbers.offer_codecs(profile, AUDIO)
+    assert [(c.payload_type, c.name) for c in offered] == [(109, "opus"), (63, "red")]
+    assert offered[1].parameters == (("109/109", ""),)

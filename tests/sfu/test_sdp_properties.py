@@ -124,6 +124,7 @@ def _sections(draw: st.DrawFn, mid: str, transport: Transport) -> Section:
         stream=draw(_WORD) if has_msid else None,
         track=draw(st.one_of(st.none(), _WORD)) if has_msid else None,
         rtcp_mux=draw(st.booleans()),
+        mixed_extensions=draw(st.booleans()),
     )
 
 
