@@ -82,12 +82,16 @@ class ApiKey(Section):
 class LivekitSection(Section):
     """url: what clients are told (empty = from http.public_url); keys: the first one mints our own tokens.
 
-    full_access_homeservers: `*` or server names whose users get MatrixRTC tokens.
+    full_access_homeservers: `*` or server names whose users get MatrixRTC tokens; video_codecs: what may be
+    published, the first by clients that want another.
     """
 
     url: str = ""
     keys: tuple[ApiKey, ...] = ()
     full_access_homeservers: tuple[str, ...] = ("*",)
+    video_codecs: tuple[Literal["VP8", "VP9", "AV1", "H264"], ...] = Field(
+        default=("VP8",), min_length=1
+    )
 
 
 class MatrixSection(Section):

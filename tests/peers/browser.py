@@ -37,7 +37,7 @@ FLAGS = (
 
 _PROBE = """
 (() => {
-  const SOUND_HZ = %(tone_hz)d, COLOUR = %(colour)s, WIDTH = 320, HEIGHT = 180, FPS = 12;
+  const SOUND_HZ = %(tone_hz)d, COLOUR = %(colour)s, WIDTH = %(width)d, HEIGHT = %(height)d, FPS = 12;
   const probe = { tracks: new Map(), connections: [], voices: [], speaking: true };
   probe.speak = (on) => { probe.speaking = on; for (const voice of probe.voices) voice.gain.value = on ? 1 : 0; };
   window.__probe = probe;
@@ -143,10 +143,11 @@ _PROBE = """
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a person sounds and looks like: tone in Hz, colour as (red, green, blue) 0..255."""
+    """What a person sounds and looks like: tone in Hz, colour as (red, green, blue) 0..255, pixels of the camera."""
 
     tone_hz: int
     rgb: tuple[int, int, int]
+    size: tuple[int, int] = (320, 180)
 
 
 def hears(peaks: Sequence[Sequence[float]], tone_hz: int, tolerance_hz: float = 10) -> bool:
@@ -201,6 +202,8 @@ async def open_browser(
     script = _PROBE % {
         "tone_hz": look.tone_hz,
         "colour": json.dumps("rgb({},{},{})".format(*look.rgb)),
+        "width": look.size[0],
+        "height": look.size[1],
     }
     files = contextlib.ExitStack()
     async with async_playwright() as playwright:

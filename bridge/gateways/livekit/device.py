@@ -240,6 +240,7 @@ class Device:
             [leg, *legs],
             subscriber_primary=not self.state.is_single,
             sif_trailer=self.services.sif_trailer,
+            video_codecs=self.services.context.config.livekit.video_codecs,
             ice_servers=self._relays(),
         )
         others = [rooms.news(one, self.conference.id) for one in legs if not one.hidden]
@@ -270,7 +271,9 @@ class Device:
         )
         self._is_told = True
         legs = rooms.legs(self.conference.id)
-        room = wire.room_info(self.conference, legs)
+        room = wire.room_info(
+            self.conference, legs, self.services.context.config.livekit.video_codecs
+        )
         self.send(rtc.SignalResponse(room_update=rtc.RoomUpdate(room=room)))
         present = {one.id for one in legs}
         self.update(one for sid, one in self._departed.items() if sid not in present)

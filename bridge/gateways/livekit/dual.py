@@ -14,6 +14,7 @@ from livekit.protocol import rtc
 from bridge.conference.errors import Unavailable
 from bridge.conference.ids import ConferenceId, LegId
 from bridge.gateway import Context, NegotiationWanted
+from bridge.gateways.livekit import profiles
 from bridge.gateways.livekit.negotiation import (
     Send,
     Told,
@@ -21,7 +22,6 @@ from bridge.gateways.livekit.negotiation import (
     spell,
     tracks_down,
 )
-from bridge.gateways.livekit.profiles import LIVEKIT_PUBLISHER, LIVEKIT_SUBSCRIBER
 from bridge.gateways.livekit.publishing import Publications
 from bridge.gateways.livekit.state import WireState
 from sfu.description import DescriptionType
@@ -70,7 +70,7 @@ class Dual:
             self._conference,
             self._leg,
             self._subscriber,
-            LIVEKIT_SUBSCRIBER,
+            profiles.subscriber(self._context.config.livekit.video_codecs),
             receives=True,
             auto_subscribe=self._state.auto_subscribe,
         )
@@ -84,7 +84,11 @@ class Dual:
     async def for_publishing(self) -> str:
         if not self._state.has_publisher:
             await self._context.media.open(
-                self._conference, self._leg, self._publisher, LIVEKIT_PUBLISHER, receives=False
+                self._conference,
+                self._leg,
+                self._publisher,
+                profiles.publisher(self._context.config.livekit.video_codecs),
+                receives=False,
             )
             self._state.has_publisher = True
         return self._publisher
@@ -93,7 +97,7 @@ class Dual:
         offer = await read_description(description, DescriptionType.OFFER)
         session = await self.for_publishing()
         ended = await self._publications.match(offer)
-        answer = await self._context.media.offer(session, offer)
+        answer = await self._context.media.offer(session, self._publications.preferred(offer))
         self._state.descriptions += 1
         spelled = spell(answer, description.id, self._publisher, self._state.descriptions)
         self._send(rtc.SignalResponse(answer=spelled))

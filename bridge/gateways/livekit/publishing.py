@@ -7,6 +7,7 @@ Not here: the rest of negotiation (`single`, `dual`), who may publish (the confe
 
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 from livekit.protocol import rtc
@@ -18,7 +19,7 @@ from bridge.conference.ids import ConferenceId, LegId, TrackId, TrackKind
 from bridge.gateway import Context
 from bridge.gateways.livekit import wire
 from bridge.gateways.livekit.state import WireState
-from sfu.description import Description, MediaKind
+from sfu.description import Description, MediaKind, Section
 
 MAX_ANNOUNCED: Final = 32  # the conference allows fewer live ones; ended ones leave
 
@@ -53,7 +54,7 @@ class Publications:
         if ask.sid:
             raise Refused("Backup codecs are not enabled.")
         track = TrackId("TR_" + secrets.token_hex(8))
-        command = wire.publish_of(self._leg, track, ask)
+        command = wire.publish_of(self._leg, track, ask, self._context.config.livekit.video_codecs)
         allowed = self._state.claims.video.can_publish_sources
         if allowed and command.source.value not in allowed:
             raise Refused("Your token does not allow this source.")
@@ -61,12 +62,13 @@ class Publications:
             raise Refused("Too many tracks.")
         cids = wire.cids_of(ask)
         self._state.cids[track] = list(cids)
+        self._state.codecs[track] = wire.codec_of(command, ask)
         try:
             await self._save()
             await self._expect(session, command, cids)
             events = await self._context.submit(self._conference, command, None)
         except ConferenceError:
-            self._state.cids.pop(track, None)
+            self._state.forget(track)
             raise
         published = next(e for e in events if isinstance(e, TrackPublished))
         answer = rtc.TrackPublishedResponse(cid=ask.cid, track=wire.track_info(published.track))
@@ -83,11 +85,28 @@ class Publications:
             encrypted=command.encrypted,
         )
 
+    def preferred(self, offer: Description) -> Description:
+        """The offer with each track's announced codec in front: who answers decides what is sent.
+
+        livekit's clients offer all they know in one order, and expect their server to sort.
+        """
+        owners = self._owners()
+
+        def sorted_section(section: Section) -> Section:
+            wanted = self._state.codecs.get(owners.get(section.track or "", ""), "").lower()
+            codecs = sorted(section.codecs, key=lambda codec: codec.name.lower() != wanted)
+            return replace(section, codecs=tuple(codecs))
+
+        return replace(offer, sections=tuple(map(sorted_section, offer.sections)))
+
+    def _owners(self) -> dict[str, str]:
+        return {cid: track for track, cids in self._state.cids.items() for cid in cids}
+
     async def match(self, offer: Description) -> tuple[TrackId, ...]:
         """Note which section carries which track; returns tracks that no section sends any more."""
         mids = self._state.mids
         before = dict(mids)
-        owners = {cid: track for track, cids in self._state.cids.items() for cid in cids}
+        owners = self._owners()
         for section in offer.sections:
             if section.kind is MediaKind.APPLICATION:
                 continue
@@ -97,7 +116,7 @@ class Publications:
                 mids[section.mid] = owner
         ended = {track for track in before.values() if track not in mids.values()}
         for track in ended:
-            self._state.cids.pop(track, None)
+            self._state.forget(track)
         if mids != before:
             await self._save()
         return tuple(TrackId(track) for track in ended)
@@ -108,7 +127,7 @@ class Publications:
 
     def forget(self, track: TrackId) -> None:
         """The conference ended it."""
-        self._state.cids.pop(track, None)
+        self._state.forget(track)
         self._state.mids = {mid: t for mid, t in self._state.mids.items() if t != track}
 
 

@@ -161,7 +161,8 @@ class Rooms:
             device.hear(said, identity)
 
     def _count(self, record: ConferenceRecord) -> None:
-        room = wire.room_info(record, self.legs(record.id))
+        codecs = self._context.config.livekit.video_codecs
+        room = wire.room_info(record, self.legs(record.id), codecs)
         data = rtc.SignalResponse(room_update=rtc.RoomUpdate(room=room)).SerializeToString()
         for device in self.of(record.id):
             device.send_latest("room", data)

@@ -9,6 +9,7 @@ from livekit.protocol import rtc
 
 from bridge.conference.ids import ConferenceId, LegId
 from bridge.gateway import Context, NegotiationWanted
+from bridge.gateways.livekit import profiles
 from bridge.gateways.livekit.negotiation import (
     Send,
     Told,
@@ -16,7 +17,6 @@ from bridge.gateways.livekit.negotiation import (
     spell,
     tracks_down,
 )
-from bridge.gateways.livekit.profiles import LIVEKIT_SINGLE
 from bridge.gateways.livekit.publishing import Publications
 from bridge.gateways.livekit.state import WireState
 from sfu.description import Description, DescriptionType, MediaKind
@@ -104,7 +104,7 @@ class Single:
             self._conference,
             self._leg,
             self._session,
-            LIVEKIT_SINGLE,
+            profiles.single(self._context.config.livekit.video_codecs),
             receives=True,
             auto_subscribe=self._state.auto_subscribe,
         )
@@ -123,7 +123,7 @@ class Single:
         offer = await read_description(description, DescriptionType.OFFER)
         self._requirement.offered(offer)
         ended = await self._publications.match(offer)
-        answer = await self._context.media.offer(self._session, offer)
+        answer = await self._context.media.offer(self._session, self._publications.preferred(offer))
         self._state.descriptions += 1
         number, version = description.id, self._state.descriptions
         self._send(rtc.SignalResponse(answer=spell(answer, number, self._session, version)))

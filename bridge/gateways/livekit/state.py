@@ -22,7 +22,10 @@ VERSION: Final = 1
 
 @dataclass(slots=True)
 class WireState:
-    """One leg's memory. `cids`: track -> names its section may arrive under; `mids`: section -> track."""
+    """One leg's memory. `cids`: track -> names its section may arrive under; `mids`: section -> track.
+
+    `codecs`: track -> encoding name that it shall be sent in.
+    """
 
     claims: Claims
     is_single: bool
@@ -31,10 +34,16 @@ class WireState:
     attributes: dict[str, str] = field(default_factory=dict)
     bump: int = 0  # changes of metadata: added to the participant's version
     cids: dict[str, list[str]] = field(default_factory=dict)
+    codecs: dict[str, str] = field(default_factory=dict)
     mids: dict[str, str] = field(default_factory=dict)
     has_publisher: bool = False  # of a dual connection: its second session is open
     offers: int = 0  # id of our last offer (dual)
     descriptions: int = 0  # session-version of our last SDP
+
+    def forget(self, track: str) -> None:
+        """It ended; sections that carried it may go on for a while."""
+        self.cids.pop(track, None)
+        self.codecs.pop(track, None)
 
     def to_json(self) -> dict[str, object]:
         claims = self.claims
@@ -55,6 +64,7 @@ class WireState:
             "attributes": dict(self.attributes),
             "bump": self.bump,
             "cids": {track: list(names) for track, names in self.cids.items()},
+            "codecs": dict(self.codecs),
             "mids": dict(self.mids),
             "publisher": self.has_publisher,
             "offers": self.offers,
@@ -78,6 +88,7 @@ def from_json(saved: Mapping[str, object]) -> WireState:
         descriptions=_number(saved, "descriptions"),
     )
     state.attributes = {k: str(v) for k, v in _table(saved, "attributes").items()}
+    state.codecs = {k: str(v) for k, v in _table(saved, "codecs").items()}
     state.mids = {k: str(v) for k, v in _table(saved, "mids").items()}
     for track, names in _table(saved, "cids").items():
         state.cids[track] = [str(name) for name in names] if isinstance(names, list) else []

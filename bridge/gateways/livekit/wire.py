@@ -25,10 +25,7 @@ PING_INTERVAL_S: Final = 5
 PING_TIMEOUT_S: Final = 15
 MAX_LAYERS: Final = 4
 MAX_PIXELS: Final = 16_384  # of one side of a picture
-CODECS: Final = (
-    "audio/opus",
-    "video/VP8",
-)  # XMPP legs need these; others would only be in their way
+AUDIO_CODECS: Final = ("audio/opus", "audio/red")
 SERVER_VERSION: Final = "1.9.0"  # clients switch features by it: data streams and v1 are in
 
 _SOURCES: Final = {
@@ -134,7 +131,7 @@ def track_info(track: Track) -> models.TrackInfo:
         mime_type=track.mime_type or ("audio/opus" if is_audio else "video/VP8"),
         disable_dtx=track.disable_dtx,
         stereo=track.stereo,
-        disable_red=True,  # we forward what was published; RED is not enabled
+        disable_red=track.encrypted,  # or nobody could take it out for those who do not know it
         stream=track.stream,
         encryption=models.Encryption.GCM if track.encrypted else models.Encryption.NONE,
     )
@@ -142,7 +139,9 @@ def track_info(track: Track) -> models.TrackInfo:
     return info
 
 
-def publish_of(leg: LegId, track: TrackId, ask: rtc.AddTrackRequest) -> Publish:
+def publish_of(
+    leg: LegId, track: TrackId, ask: rtc.AddTrackRequest, video_codecs: Sequence[str]
+) -> Publish:
     """The announcement in our words. Raises `Malformed`."""
     if ask.type not in (models.TrackType.AUDIO, models.TrackType.VIDEO):
         raise Malformed("track of an unknown type")
@@ -160,7 +159,7 @@ def publish_of(leg: LegId, track: TrackId, ask: rtc.AddTrackRequest) -> Publish:
         name=ask.name,
         muted=ask.muted,
         encrypted=ask.encryption != models.Encryption.NONE,
-        mime_type=_mime(kind, codec),
+        mime_type=_mime(kind, codec, video_codecs),
         width=min(ask.width, MAX_PIXELS),
         height=min(ask.height, MAX_PIXELS),
         layers=_layers(ask) if kind is TrackKind.VIDEO else (),
@@ -178,6 +177,13 @@ def cids_of(ask: rtc.AddTrackRequest) -> tuple[str, ...]:
     if any(len(cid) > MAX_NAME for cid in cids):
         raise Malformed("cid too long")
     return tuple(dict.fromkeys(cid for cid in cids if cid))
+
+
+def codec_of(command: Publish, ask: rtc.AddTrackRequest) -> str:
+    """The encoding name it shall be sent in. RED hides Opus from us under encryption: nobody could be spared it."""
+    if command.kind is TrackKind.AUDIO:
+        return "opus" if ask.disable_red or command.encrypted else "red"
+    return command.mime_type.rpartition("/")[2]
 
 
 def layer_specs(layers: Sequence[Layer]) -> tuple[LayerSpec, ...]:
@@ -210,11 +216,17 @@ def _rid(layer: models.VideoLayer, *, alone: bool) -> str:
     return "" if alone else _RIDS.get(layer.quality, "f")
 
 
-def _mime(kind: TrackKind, codec: str) -> str:
+def _mime(kind: TrackKind, codec: str, video_codecs: Sequence[str]) -> str:
+    """What will be sent: the codec asked for if it is allowed, else the first that is."""
     if kind is TrackKind.AUDIO:
         return "audio/opus"
-    name = codec.lower().removeprefix("video/")
-    return f"video/{name.upper()}" if name else "video/VP8"
+    name = codec.lower().removeprefix("video/").upper() or "VP8"
+    return f"video/{name if name in video_codecs else video_codecs[0]}"
+
+
+def _enabled(video_codecs: Iterable[str]) -> list[models.Codec]:
+    mimes = (*AUDIO_CODECS, *(f"video/{codec}" for codec in video_codecs))
+    return [models.Codec(mime=mime) for mime in mimes]
 
 
 def _quality(rank: int) -> models.VideoQuality:
@@ -267,7 +279,9 @@ def wish_of(setting: rtc.UpdateTrackSettings) -> Wish:
     )
 
 
-def room_info(record: ConferenceRecord, legs: Iterable[Leg]) -> models.Room:
+def room_info(
+    record: ConferenceRecord, legs: Iterable[Leg], video_codecs: Iterable[str]
+) -> models.Room:
     visible = [leg for leg in legs if not leg.hidden]
     created = min((leg.joined_ms for leg in visible), default=0)
     return models.Room(
@@ -275,7 +289,7 @@ def room_info(record: ConferenceRecord, legs: Iterable[Leg]) -> models.Room:
         name=record.room,
         creation_time=created // 1000,
         creation_time_ms=created,
-        enabled_codecs=[models.Codec(mime=mime) for mime in CODECS],
+        enabled_codecs=_enabled(video_codecs),
         num_participants=len(visible),
         num_publishers=sum(1 for leg in visible if leg.tracks),
     )
@@ -297,11 +311,12 @@ def join_response(
     *,
     subscriber_primary: bool,
     sif_trailer: bytes,
+    video_codecs: Sequence[str],
     ice_servers: Sequence[rtc.ICEServer] = (),
 ) -> rtc.JoinResponse:
     """Without the others, whom `news` appends."""
     return rtc.JoinResponse(
-        room=room_info(record, legs),
+        room=room_info(record, legs, video_codecs),
         participant=own,
         server_version=SERVER_VERSION,
         subscriber_primary=subscriber_primary,
@@ -311,7 +326,7 @@ def join_response(
         server_info=server_info(),
         sif_trailer=sif_trailer,
         ice_servers=ice_servers,
-        enabled_publish_codecs=[models.Codec(mime=mime) for mime in CODECS],
+        enabled_publish_codecs=_enabled(video_codecs),
     )
 
 

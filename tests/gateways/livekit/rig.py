@@ -271,7 +271,9 @@ def config(tmp: Path, **livekit: Any) -> Config:
 class Rig:
     """Everything around the gateway. `conferences` hold the real rules."""
 
-    def __init__(self, tmp: Path) -> None:
+    def __init__(self, tmp: Path, **livekit: Any) -> None:
+        """`livekit`: of the configuration's section."""
+        self.livekit = livekit
         self.media = FakeMedia()
         self.legs = FakeLegs()
         self.directory = FakeDirectory()
@@ -296,7 +298,7 @@ class Rig:
             "http": self.http,
         }
         context = Context(
-            config=config(self.tmp),
+            config=config(self.tmp, **self.livekit),
             submit=self.submit,
             view=self.view,
             inbox=anything,

@@ -44,7 +44,8 @@ async def test_the_first_message_is_the_join_then_the_answer_with_the_offers_id(
     assert first.participant.state == models.ParticipantInfo.JOINED
     assert not first.subscriber_primary
     assert (first.ping_interval, first.ping_timeout) == (5, 15)
-    assert [codec.mime for codec in first.enabled_publish_codecs] == ["audio/opus", "video/VP8"]
+    mimes = [codec.mime for codec in first.enabled_publish_codecs]
+    assert mimes == ["audio/opus", "audio/red", "video/VP8"]
     answer = await client.until("answer")
     assert (answer.type, answer.id) == ("answer", 1)
     described = sdp.parse(answer.sdp, DescriptionType.ANSWER)

@@ -1,0 +1,235 @@
+"""What livekit-client publishes other than plain VP8: VP9 and AV1 SVC, H.264 simulcast, RED; decoded by Chromium.
+
+MP11, MP14. Size and rate are switched by UpdateTrackSettings, as tiles that grow and shrink do.
+Not here: every picture compared with what was drawn (tests/engine/test_svc.py, test_layers.py).
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.peers import sdkpage
+from tests.peers.browser import Browser, Look, hears, open_browser
+from tests.peers.parley import Parley
+from tests.scenarios.test_livekit_loop import token
+
+pytestmark = [pytest.mark.peers, pytest.mark.timeout(240)]
+
+ANN = Look(520, (200, 40, 40), (1024, 576))  # the smallest picture that Chromium gives three sizes
+BEN, EVE = Look(900, (40, 60, 200)), Look(1300, (40, 190, 60))
+FPS = 12
+SWITCHES = 20
+SWITCHED_S = 4.0  # an encoder's key frame on a busy machine
+RATE_S = 2.0
+# By quality. H.264 is simulcast, of livekit-client's own sizes.
+SVC, SIMULCAST = (256, 512, 1024), (320, 640, 1024)
+
+# A browser that does not know RED, like Firefox.
+WITHOUT_RED = """
+(() => {
+  const real = RTCPeerConnection.prototype.createOffer;
+  RTCPeerConnection.prototype.createOffer = async function (...args) {
+    const offer = await real.apply(this, args);
+    const sdp = offer.sdp
+      .replace(/^(m=audio .*) 63\\b/gm, '$1')
+      .replace(/^a=(rtpmap|fmtp):63 .*\\r\\n/gm, '');
+    return { type: offer.type, sdp };
+  };
+})();
+"""
+
+# What Chromium offered before it knew rids, and still takes from pages that write it into their offers.
+WITH_SIM_GROUPS = """
+(() => {
+  const add = RTCPeerConnection.prototype.addTransceiver, create = RTCPeerConnection.prototype.createOffer;
+  RTCPeerConnection.prototype.addTransceiver = function (what, how) {
+    if (how?.sendEncodings?.length > 1) how = { ...how, sendEncodings: undefined };
+    return add.call(this, what, how);
+  };
+  const grouped = (section) => {
+    const pair = section.match(/a=ssrc-group:FID (\\d+) (\\d+)/);
+    if (!section.startsWith('m=video') || !pair || section.includes('ssrc-group:SIM')) return section;
+    const [media, repair] = [Number(pair[1]), Number(pair[2])];
+    const lines = [`a=ssrc-group:SIM ${media} ${media + 2} ${media + 4}`];
+    for (const more of [2, 4]) {
+      lines.push(`a=ssrc-group:FID ${media + more} ${repair + more}`);
+      for (const ssrc of [media, repair])
+        for (const [line] of section.matchAll(new RegExp(`^a=ssrc:${ssrc} .*$`, 'gm')))
+          lines.push(line.replace(String(ssrc), String(ssrc + more)));
+    }
+    return section.trimEnd() + '\\r\\n' + lines.join('\\r\\n') + '\\r\\n';
+  };
+  RTCPeerConnection.prototype.createOffer = async function (...args) {
+    const offer = await create.apply(this, args);
+    return { type: offer.type, sdp: offer.sdp.split(/(?=^m=)/m).map(grouped).join('') };
+  };
+})();
+"""
+
+# Chromium sends three streams then, all of full size unless it is told otherwise.
+SCALED = """
+async () => {
+  for (const sender of window.__probe.connections[0].getSenders()) {
+    const parameters = sender.getParameters();
+    if (parameters.encodings.length !== 3) continue;
+    parameters.encodings.forEach((one, at) => { one.scaleResolutionDownBy = 4 >> at; });
+    await sender.setParameters(parameters);
+  }
+}
+"""
+
+
+async def _within(wait_s: float, look: Callable[[], Awaitable[bool]], what: str) -> float:
+    began = time.monotonic()
+    while time.monotonic() - began < wait_s:
+        if await look():
+            return time.monotonic() - began
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{what}: not within {wait_s:.0f} s")
+
+
+@asynccontextmanager
+async def _call(
+    folder: Path, *scripts: str, publisher: str = ""
+) -> AsyncIterator[tuple[Browser, ...]]:
+    """Ann, who will publish, and one listener per script. Scripts run before their pages."""
+    livekit = {"video_codecs": ["VP8", "VP9", "AV1", "H264"]}
+    parley = Parley(folder / "parley")
+    parley.sections = {"livekit": parley.configuration()["livekit"] | livekit}
+    async with (
+        parley,
+        sdkpage.served() as page,
+        open_browser(ANN, storage=publisher, log=folder / "ann.log") as ann,
+    ):
+        await sdkpage.join(ann, page, parley.ws_url, token(parley, "ann"))
+        async with _listeners(folder, page, parley, scripts) as listeners:
+            yield (ann, *listeners)
+
+
+@asynccontextmanager
+async def _listeners(
+    folder: Path, page: str, parley: Parley, scripts: tuple[str, ...]
+) -> AsyncIterator[tuple[Browser, ...]]:
+    if not scripts:
+        yield ()
+        return
+    name = f"ben{len(scripts)}"
+    async with open_browser(BEN, storage=scripts[0], log=folder / f"{name}.log") as ben:
+        await sdkpage.join(ben, page, parley.ws_url, token(parley, name))
+        async with _listeners(folder, page, parley, scripts[1:]) as others:
+            yield (ben, *others)
+
+
+async def _video(browser: Browser) -> dict[str, Any]:
+    (stream,) = await sdkpage.streams(browser, "inbound", "video")
+    return stream
+
+
+async def _shows(browser: Browser, width: int) -> bool:
+    streams = await sdkpage.streams(browser, "inbound", "video")
+    is_wide = [stream.get("frameWidth") == width for stream in streams] == [True]
+    return is_wide and await browser.sees(ANN.rgb)
+
+
+async def _rate(browser: Browser) -> float:
+    """Pictures per second that are decoded now."""
+    before, began = await _video(browser), time.monotonic()
+    await asyncio.sleep(RATE_S)
+    after = await _video(browser)
+    return (after["framesDecoded"] - before["framesDecoded"]) / (time.monotonic() - began)
+
+
+@pytest.mark.parametrize(
+    ("codec", "options", "widths"),
+    [
+        ("VP9", {}, SVC),
+        ("VP9", {"scalabilityMode": "L3T3"}, SVC),
+        ("AV1", {}, SVC),
+        ("H264", {}, SIMULCAST),
+    ],
+    ids=["vp9 L3T3_KEY", "vp9 L3T3", "av1 L3T3_KEY", "h264 simulcast"],
+)
+async def test_sizes_and_rates_are_switched_without_a_decoder_that_asks(
+    tmp_path: Path, codec: str, options: dict[str, str], widths: tuple[int, ...]
+) -> None:
+    async with _call(tmp_path, "") as (ann, ben):
+        video = {"videoCodec": codec.lower(), "backupCodec": False, **options}
+        await sdkpage.publish(ann, video=video)
+        await _within(20, lambda: _shows(ben, widths[2]), "the largest picture")
+        assert (await _video(ben))["codec"] == f"video/{codec}"
+        sent = await sdkpage.streams(ann, "outbound", "video")
+        if widths is SVC:
+            assert [one["scalabilityMode"] for one in sent] == [
+                options.get("scalabilityMode", "L3T3_KEY")
+            ]
+        choice, quality = random.Random(7), 2
+        took: list[float] = []
+        for _ in range(SWITCHES):
+            quality = choice.choice([other for other in range(3) if other != quality])
+            wish: dict[str, int] = {"quality": quality}
+            if choice.randrange(2):
+                wish = {"width": widths[quality], "height": widths[quality] * 9 // 16}
+            await sdkpage.wish(ben, **wish)
+            took.append(
+                await _within(SWITCHED_S, lambda w=widths[quality]: _shows(ben, w), str(wish))
+            )
+        if widths is SVC:
+            await sdkpage.wish(ben, width=widths[0], height=widths[0] * 9 // 16, fps=2)
+            await _within(SWITCHED_S, lambda: _shows(ben, widths[0]), "the smallest picture")
+            slow = await _rate(ben)
+            await sdkpage.wish(ben, fps=30)
+            fast = await _rate(ben)
+            print(f"{slow:.1f} and {fast:.1f} pictures/s")
+            assert slow < FPS / 2 < fast
+        seen = await _video(ben)
+        print(
+            f"switched within {max(took):.1f} s; {seen['framesDecoded']} pictures, {seen['keyFramesDecoded']} keys"
+        )
+        # A decoder that misses something asks for a key frame.
+        assert (seen["pliCount"], seen.get("firCount", 0), seen["packetsLost"]) == (0, 0, 0)
+        assert seen["framesReceived"] - seen["framesDecoded"] <= 2
+        assert await ben.sees(ANN.rgb)
+
+
+async def test_red_reaches_those_who_know_it_and_opus_the_others(tmp_path: Path) -> None:
+    async with _call(tmp_path, "", WITHOUT_RED) as (ann, knows, knows_not):
+        await sdkpage.publish(ann, audio={})
+        for listener in (knows, knows_not):
+
+            async def heard(listener: Browser = listener) -> bool:
+                return hears(await listener.peaks(), ANN.tone_hz)
+
+            await _within(20, heard, "Ann's tone")
+        await asyncio.sleep(2)
+        (sent,) = await sdkpage.streams(ann, "outbound", "audio")
+        (red,) = await sdkpage.streams(knows, "inbound", "audio")
+        (opus,) = await sdkpage.streams(knows_not, "inbound", "audio")
+        sizes = [one["bytesReceived"] / one["packetsReceived"] for one in (red, opus)]
+        print(
+            f"bytes per packet: {sent['bytesSent'] / sent['packetsSent']:.0f} sent, {sizes} received"
+        )
+        assert sizes[0] > 1.5 * sizes[1], "twice the sound in a packet"
+        assert (red["packetsLost"], opus["packetsLost"]) == (0, 0)
+
+
+async def test_simulcast_by_ssrc_groups(tmp_path: Path) -> None:
+    async with _call(tmp_path, "", publisher=WITH_SIM_GROUPS) as (ann, ben):
+        await sdkpage.publish(ann, video={"videoCodec": "vp8", "simulcast": True})
+        await ann.page.evaluate(SCALED)
+        await _within(20, lambda: _shows(ben, 1024), "the largest picture")
+        offer = await ann.page.evaluate("window.__probe.connections[0].localDescription.sdp")
+        assert "ssrc-group:SIM" in offer
+        assert "a=simulcast" not in offer
+        sent = await sdkpage.streams(ann, "outbound", "video")
+        assert [one["packetsSent"] > 0 for one in sent] == [True] * 3
+        for quality, width in ((0, 256), (2, 1024), (1, 512), (2, 1024), (0, 256), (1, 512)):
+            await sdkpage.wish(ben, quality=quality)
+            await _within(SWITCHED_S, lambda w=width: _shows(ben, w), f"width {width}")
+        seen = await _video(ben)
+        assert (seen["pliCount"], seen["packetsLost"]) == (0, 0)
