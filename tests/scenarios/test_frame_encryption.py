@@ -1,7 +1,7 @@
 """SE1: encrypted frames pass untouched, and who lacks the key gets nothing of them. Parley never has a key.
 
 Element Call in an encrypted Matrix room (keys of each participant, by Olm between their devices), and the LiveKit
-SDK with a shared key. Both are proven with what their users see and hear; in the browser every frame's fingerprint
+SDKs, native and livekit-client with its own worker, with a shared key. All are proven with what their users see and hear; in the browser every frame's fingerprint
 is compared between the sender's encryption and the receiver's decryption.
 Not here: encrypted text (the bridge cannot read it), what people without keys are told (unit tests of the gateways).
 """
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.peers import elementcall
-from tests.peers.browser import Look, open_browser
+from tests.peers import elementcall, sdkpage
+from tests.peers.browser import Browser, Look, hears, open_browser
 from tests.peers.frames import TAP, Frame, frames
 from tests.peers.parley import Parley
 from tests.peers.process import PeerProcess
@@ -102,3 +102,39 @@ async def test_sdk_clients_with_one_key_and_another(tmp_path: Path, connections:
             assert not await person_hears(listener, speaker), f"{listener.name} without the key"
             assert not await person_sees(listener, speaker), f"{listener.name} without the key"
         assert [seen["frames"] for seen in await e.ask("colours")] in ([], [0, 0])
+
+
+async def test_livekit_client_with_its_own_worker(tmp_path: Path) -> None:
+    async with (
+        Parley(tmp_path / "parley") as parley,
+        sdkpage.served() as page,
+        open_browser(ALICE, storage=TAP, log=tmp_path / "alice.log") as alice,
+        open_browser(BEA, storage=TAP, log=tmp_path / "bea.log") as bea,
+        open_browser(EVE, storage=TAP, log=tmp_path / "eve.log") as eve,
+    ):
+        for name, browser, key in (
+            ("alice", alice, "right"),
+            ("bea", bea, "right"),
+            ("eve", eve, "wrong"),
+        ):
+            await sdkpage.join(browser, page, parley.ws_url, token(parley, name), key=key)
+            await sdkpage.publish(browser, audio={}, video={})
+
+        async def hears_and_sees(browser: Browser, other: Look) -> bool:
+            return hears(await browser.peaks(), other.tone_hz) and await browser.sees(other.rgb)
+
+        for browser, other in ((alice, BEA), (bea, ALICE)):
+            await _within(40, lambda b=browser, o=other: hears_and_sees(b, o), "the other")
+        await asyncio.sleep(3)
+        came_to_alice, came_to_bea, came_to_eve = [await frames(b) for b in (alice, bea, eve)]
+        left_alice, left_bea = await frames(alice), await frames(bea)
+        # Eve's frames come to both; theirs to her.
+        left_eve = await frames(eve)
+        for kind, least in (("audio", 100), ("video", 30)):
+            _assert_untouched(left_alice + left_eve, came_to_bea, kind, least)
+            _assert_untouched(left_bea + left_eve, came_to_alice, kind, least)
+            _assert_untouched(left_alice + left_bea, came_to_eve, kind, least)
+        for browser, other in ((eve, ALICE), (eve, BEA), (alice, EVE), (bea, EVE)):
+            assert not hears(await browser.peaks(), other.tone_hz), "without the key"
+            assert not await browser.sees(other.rgb), "without the key"
+        assert await sdkpage.encryption_errors(eve) != []
