@@ -74,8 +74,12 @@ class Client:
         size: tuple[int, int] = (WIDTH, HEIGHT),
         *,
         simulcast: bool = False,
+        codec: str = "VP8",
+        red: bool = False,
         queue_ms: int = QUEUE_MS,
     ) -> None:
+        self.codec = codec
+        self.red = red
         self.queue_ms = queue_ms
         self.size = size
         self.simulcast = simulcast
@@ -153,7 +157,9 @@ class Client:
         if audio:
             source = rtc.AudioSource(RATE_HZ, 1, self.queue_ms)
             track = rtc.LocalAudioTrack.create_audio_track("microphone", source)
-            options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, red=False)
+            options = rtc.TrackPublishOptions(
+                source=rtc.TrackSource.SOURCE_MICROPHONE, red=self.red
+            )
             self.audio_publication = await self.room.local_participant.publish_track(track, options)
             self._spawn(self._sing(source))
         if video:
@@ -161,9 +167,11 @@ class Client:
             video_track = rtc.LocalVideoTrack.create_video_track("camera", picture)
             video_options = rtc.TrackPublishOptions(
                 source=rtc.TrackSource.SOURCE_CAMERA,
-                video_codec=rtc.VideoCodec.VP8,
+                video_codec=rtc.VideoCodec.Value(self.codec),
                 simulcast=self.simulcast,
             )
+            if self.codec in ("VP9", "AV1"):
+                video_options.scalability_mode = "L3T3_KEY"
             self.video = video_track
             await self.room.local_participant.publish_track(video_track, video_options)
             self._spawn(self._paint(picture))
@@ -305,6 +313,8 @@ async def _main() -> None:
     options.add_argument("--queue-ms", type=int, default=QUEUE_MS)
     options.add_argument("--size", default=f"{WIDTH}x{HEIGHT}")
     options.add_argument("--simulcast", action="store_true")
+    options.add_argument("--codec", default="VP8", choices=("VP8", "VP9", "AV1", "H264"))
+    options.add_argument("--red", action="store_true")
     options.add_argument("--dynacast", action="store_true")
     options.add_argument("--frame-key", default="")  # encrypts frames with this shared key
     options.add_argument("--no-audio", action="store_true")
@@ -317,6 +327,8 @@ async def _main() -> None:
         (red, green, blue),
         (width, height),
         simulcast=given.simulcast,
+        codec=given.codec,
+        red=given.red,
         queue_ms=given.queue_ms,
     )
     how = rtc.RoomOptions(auto_subscribe=True, dynacast=given.dynacast)

@@ -52,6 +52,7 @@ _SDK = """
       if (wish.quality !== undefined) one.setVideoQuality(wish.quality);
       if (wish.width) one.setVideoDimensions({ width: wish.width, height: wish.height });
       if (wish.fps) one.setVideoFPS(wish.fps);
+      if (wish.enabled !== undefined) one.setEnabled(wish.enabled === 1);
     }
   };
   sdk.streams = async () => {
@@ -113,7 +114,7 @@ async def publish(
 
 
 async def wish(browser: Browser, **what: int) -> None:
-    """`quality` 0..2, `width` and `height`, `fps`: of every video it receives (UpdateTrackSettings)."""
+    """`quality` 0..2, `width` and `height`, `fps`, `enabled` 0 or 1: of every video it receives (UpdateTrackSettings)."""
     await browser.page.evaluate("(what) => window.__sdk.wish(what)", what)
 
 

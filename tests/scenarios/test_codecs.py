@@ -1,6 +1,6 @@
 """What livekit-client publishes other than plain VP8: VP9 and AV1 SVC, H.264 simulcast, RED; decoded by Chromium.
 
-MP11, MP14. Size and rate are switched by UpdateTrackSettings, as tiles that grow and shrink do.
+Likewise the native SDK's. MP11, MP14. Size and rate are switched by UpdateTrackSettings, as tiles that grow and shrink do.
 Not here: every picture compared with what was drawn (tests/engine/test_svc.py, test_layers.py).
 """
 
@@ -8,15 +8,17 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sfu.layers import LOWER_AFTER_S
 from tests.peers import sdkpage
-from tests.peers.browser import Browser, Look, hears, open_browser
+from tests.peers.browser import Browser, Look, hears, near, open_browser
 from tests.peers.parley import Parley
+from tests.peers.process import PeerProcess
 from tests.scenarios.test_livekit_loop import token
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(240)]
@@ -33,14 +35,16 @@ SVC, SIMULCAST = (256, 512, 1024), (320, 640, 1024)
 # A browser that does not know RED, like Firefox.
 WITHOUT_RED = """
 (() => {
-  const real = RTCPeerConnection.prototype.createOffer;
-  RTCPeerConnection.prototype.createOffer = async function (...args) {
-    const offer = await real.apply(this, args);
-    const sdp = offer.sdp
-      .replace(/^(m=audio .*) 63\\b/gm, '$1')
-      .replace(/^a=(rtpmap|fmtp):63 .*\\r\\n/gm, '');
-    return { type: offer.type, sdp };
-  };
+  for (const making of ['createOffer', 'createAnswer']) {
+    const real = RTCPeerConnection.prototype[making];
+    RTCPeerConnection.prototype[making] = async function (...args) {
+      const made = await real.apply(this, args);
+      const sdp = made.sdp
+        .replace(/^(m=audio .*) 63\\b/gm, '$1')
+        .replace(/^a=(rtpmap|fmtp):63 .*\\r\\n/gm, '');
+      return { type: made.type, sdp };
+    };
+  }
 })();
 """
 
@@ -94,36 +98,36 @@ async def _within(wait_s: float, look: Callable[[], Awaitable[bool]], what: str)
     raise AssertionError(f"{what}: not within {wait_s:.0f} s")
 
 
+def _parley(folder: Path) -> Parley:
+    """One that allows every codec."""
+    parley = Parley(folder / "parley")
+    codecs = {"video_codecs": ["VP8", "VP9", "AV1", "H264"]}
+    parley.sections = {"livekit": parley.configuration()["livekit"] | codecs}
+    return parley
+
+
 @asynccontextmanager
 async def _call(
-    folder: Path, *scripts: str, publisher: str = ""
+    folder: Path, *scripts: str, publisher: str = "", **options: Any
 ) -> AsyncIterator[tuple[Browser, ...]]:
-    """Ann, who will publish, and one listener per script. Scripts run before their pages."""
-    livekit = {"video_codecs": ["VP8", "VP9", "AV1", "H264"]}
-    parley = Parley(folder / "parley")
-    parley.sections = {"livekit": parley.configuration()["livekit"] | livekit}
+    """Ann, who will publish, and one listener per script, which runs before its page. `options`: of `sdkpage.join`."""
+    parley = _parley(folder)
     async with (
         parley,
         sdkpage.served() as page,
         open_browser(ANN, storage=publisher, log=folder / "ann.log") as ann,
     ):
-        await sdkpage.join(ann, page, parley.ws_url, token(parley, "ann"))
-        async with _listeners(folder, page, parley, scripts) as listeners:
+        await sdkpage.join(ann, page, parley.ws_url, token(parley, "ann"), **options)
+        async with AsyncExitStack() as stack:
+            listeners: list[Browser] = []
+            for index, script in enumerate(scripts):
+                opened = open_browser(BEN, storage=script, log=folder / f"ben{index}.log")
+                ben = await stack.enter_async_context(opened)
+                await sdkpage.join(
+                    ben, page, parley.ws_url, token(parley, f"ben{index}"), **options
+                )
+                listeners.append(ben)
             yield (ann, *listeners)
-
-
-@asynccontextmanager
-async def _listeners(
-    folder: Path, page: str, parley: Parley, scripts: tuple[str, ...]
-) -> AsyncIterator[tuple[Browser, ...]]:
-    if not scripts:
-        yield ()
-        return
-    name = f"ben{len(scripts)}"
-    async with open_browser(BEN, storage=scripts[0], log=folder / f"{name}.log") as ben:
-        await sdkpage.join(ben, page, parley.ws_url, token(parley, name))
-        async with _listeners(folder, page, parley, scripts[1:]) as others:
-            yield (ben, *others)
 
 
 async def _video(browser: Browser) -> dict[str, Any]:
@@ -146,27 +150,31 @@ async def _rate(browser: Browser) -> float:
 
 
 @pytest.mark.parametrize(
-    ("codec", "options", "widths"),
+    ("codec", "published", "joined", "widths"),
     [
-        ("VP9", {}, SVC),
-        ("VP9", {"scalabilityMode": "L3T3"}, SVC),
-        ("AV1", {}, SVC),
-        ("H264", {}, SIMULCAST),
+        ("VP9", {}, {}, SVC),
+        ("VP9", {"scalabilityMode": "L3T3"}, {"key": "ours"}, SVC),
+        ("AV1", {}, {"singlePeerConnection": False}, SVC),
+        ("H264", {}, {}, SIMULCAST),
     ],
-    ids=["vp9 L3T3_KEY", "vp9 L3T3", "av1 L3T3_KEY", "h264 simulcast"],
+    ids=["vp9 L3T3_KEY", "vp9 L3T3, encrypted", "av1 L3T3_KEY, dual", "h264 simulcast"],
 )
 async def test_sizes_and_rates_are_switched_without_a_decoder_that_asks(
-    tmp_path: Path, codec: str, options: dict[str, str], widths: tuple[int, ...]
+    tmp_path: Path,
+    codec: str,
+    published: dict[str, str],
+    joined: dict[str, Any],
+    widths: tuple[int, ...],
 ) -> None:
-    async with _call(tmp_path, "") as (ann, ben):
-        video = {"videoCodec": codec.lower(), "backupCodec": False, **options}
+    async with _call(tmp_path, "", **joined) as (ann, ben):
+        video = {"videoCodec": codec.lower(), "backupCodec": False, **published}
         await sdkpage.publish(ann, video=video)
         await _within(20, lambda: _shows(ben, widths[2]), "the largest picture")
         assert (await _video(ben))["codec"] == f"video/{codec}"
         sent = await sdkpage.streams(ann, "outbound", "video")
         if widths is SVC:
             assert [one["scalabilityMode"] for one in sent] == [
-                options.get("scalabilityMode", "L3T3_KEY")
+                published.get("scalabilityMode", "L3T3_KEY")
             ]
         choice, quality = random.Random(7), 2
         took: list[float] = []
@@ -197,8 +205,37 @@ async def test_sizes_and_rates_are_switched_without_a_decoder_that_asks(
         assert await ben.sees(ANN.rgb)
 
 
-async def test_red_reaches_those_who_know_it_and_opus_the_others(tmp_path: Path) -> None:
-    async with _call(tmp_path, "", WITHOUT_RED) as (ann, knows, knows_not):
+async def test_a_picture_of_three_sizes_that_nobody_watches_is_not_sent(tmp_path: Path) -> None:
+    """Dynacast of an SVC stream: it is one stream, so all of it or nothing."""
+    async with _call(tmp_path, "", dynacast=True) as (ann, ben):
+        await sdkpage.publish(ann, video={"videoCodec": "vp9"})
+        await _within(20, lambda: _shows(ben, SVC[2]), "the largest picture")
+
+        async def is_sent() -> bool:
+            (before,) = await sdkpage.streams(ann, "outbound", "video")
+            await asyncio.sleep(0.5)
+            (after,) = await sdkpage.streams(ann, "outbound", "video")
+            return bool(after["framesEncoded"] > before["framesEncoded"])
+
+        async def is_not_sent() -> bool:
+            return not await is_sent()
+
+        await sdkpage.wish(ben, quality=0)
+        await _within(SWITCHED_S, lambda: _shows(ben, SVC[0]), "the smallest picture")
+        await asyncio.sleep(LOWER_AFTER_S + 1)
+        assert await is_sent()
+        await sdkpage.wish(ben, enabled=0)
+        await _within(LOWER_AFTER_S + 6, is_not_sent, "the pause")
+        await sdkpage.wish(ben, enabled=1, quality=2)
+        await _within(10, lambda: _shows(ben, SVC[2]), "the largest picture again")
+
+
+@pytest.mark.parametrize("is_single", [True, False], ids=["single", "dual"])
+async def test_red_reaches_those_who_know_it_and_opus_the_others(
+    tmp_path: Path, is_single: bool
+) -> None:
+    how = {"singlePeerConnection": is_single}
+    async with _call(tmp_path, "", WITHOUT_RED, **how) as (ann, knows, knows_not):
         await sdkpage.publish(ann, audio={})
         for listener in (knows, knows_not):
 
@@ -233,3 +270,34 @@ async def test_simulcast_by_ssrc_groups(tmp_path: Path) -> None:
             await _within(SWITCHED_S, lambda w=width: _shows(ben, w), f"width {width}")
         seen = await _video(ben)
         assert (seen["pliCount"], seen["packetsLost"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("codec", "widths"), [("VP9", SVC), ("AV1", SVC), ("H264", SIMULCAST)], ids=str
+)
+async def test_the_native_sdk_too(tmp_path: Path, codec: str, widths: tuple[int, ...]) -> None:
+    """With RED. Its libwebrtc has other encoders and decoders than Chromium's."""
+    parley = _parley(tmp_path)
+
+    def client(name: str, look: Look, *more: str) -> PeerProcess:
+        how = ["--url", parley.ws_url, "--token", token(parley, name)]
+        how += ["--tone-hz", str(look.tone_hz), "--rgb", ",".join(map(str, look.rgb)), *more]
+        return PeerProcess("tests.peers.native", how, tmp_path / f"{name}.log")
+
+    size = "x".join(map(str, ANN.size))
+    async with (
+        parley,
+        client("ann", ANN, "--size", size, "--codec", codec, "--simulcast", "--red"),
+        client("ben", BEN, "--no-video") as ben,
+    ):
+        await _within(20, lambda: _sees(ben, widths[2]), "the largest picture")
+        for quality in (0, 2, 1, 2, 0):
+            await ben.ask("prefer", quality=quality)
+            await _within(SWITCHED_S, lambda w=widths[quality]: _sees(ben, w), f"quality {quality}")
+        heard = [tone for one in await ben.ask("peaks") for tone in one["tones"]]
+        assert hears(heard, ANN.tone_hz)
+
+
+async def _sees(peer: PeerProcess, width: int) -> bool:
+    seen = [one for one in await peer.ask("colours") if one["rgb"]]
+    return [one["width"] for one in seen] == [width] and near(seen[0]["rgb"], ANN.rgb)
