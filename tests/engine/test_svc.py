@@ -20,7 +20,7 @@ from tests.engine.test_layers import received
 SWITCHES = 100
 PICTURES = 4  # between two switches
 INTERVAL_S = 0.006
-RATES = (0, 35, 75)  # of some 160 pictures per second; a quarter, half
+RATES = (0, 10, 60)  # of at most 160 pictures per second: all, a quarter, half
 WIDTHS = (256, 512, 1024)
 OURS = 5  # the subscriber's number of the dependency descriptor
 TAIL_BYTES = 24  # of a payload: enough to know it again
