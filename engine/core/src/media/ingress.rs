@@ -284,9 +284,8 @@ impl Publication {
             layer.start_over();
             layer.receive = fresh;
         }
-        layer.heard = Some(now);
-        let revived = !std::mem::replace(&mut layer.live, true);
         let first = !std::mem::replace(&mut layer.announced, true);
+        let revived = self.heard(stream.layer, now);
         self.codec = codec;
         self.last_layer = stream.layer;
         Some(Admitted {

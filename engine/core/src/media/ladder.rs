@@ -7,7 +7,8 @@
 use crate::id::Micros;
 
 use super::layers::choose;
-use super::publication::{Publication, LAYER_SILENT_US, NONE};
+use super::publication::{Publication, NONE};
+use super::pulse::Pulse;
 use super::router::ROUND_US;
 use super::shapes::{Shape, Told};
 use super::steps::{self, Steps, MAX_STEPS};
@@ -38,8 +39,9 @@ pub struct Ladder {
     is_told: bool,
     active: Steps,
     nested: bool,
-    /// When each spatial layer of a single stream was heard, and whether it counts as sent.
-    heard: [Option<Micros>; 4],
+    /// When a spatial layer of a single stream was heard last, and which count as sent.
+    newest: Micros,
+    pulses: [Pulse; 4],
     live_sizes: u8,
     /// Spatial layers ever heard, and the one that is news.
     announced: u8,
@@ -58,7 +60,8 @@ impl Default for Ladder {
             is_told: false,
             active: 0,
             nested: true,
-            heard: [None; 4],
+            newest: Micros(0),
+            pulses: [Pulse::default(); 4],
             live_sizes: 0,
             announced: 0,
             news: None,
@@ -137,6 +140,18 @@ impl Ladder {
         }
     }
 
+    /// Spatial layers of a single stream came, a bit each.
+    fn came(&mut self, sizes: u8, now: Micros) {
+        self.newest = now;
+        for (size, pulse) in self.pulses.iter_mut().enumerate() {
+            if sizes >> size & 1 == 1 {
+                pulse.beat(self.live_sizes >> size & 1 == 1, now);
+            } else {
+                pulse.miss(now);
+            }
+        }
+    }
+
     /// Once a round.
     fn measure(&mut self) {
         self.rounds = (self.rounds + 1) % FRAME_ROUNDS;
@@ -208,18 +223,13 @@ impl Publication {
             } else {
                 0
             };
-            for (size, heard) in ladder.heard.iter_mut().enumerate() {
-                if announced >> size & 1 == 1 {
-                    *heard = Some(now);
-                }
-            }
+            ladder.came(bit | announced, now);
             changed |= ladder.live_sizes & (bit | announced) != bit | announced;
             ladder.live_sizes |= bit | announced;
             if ladder.announced & bit == 0 && shape.spatial > 0 {
                 ladder.news = Some(shape.spatial);
             }
             ladder.announced |= bit;
-            ladder.heard[usize::from(shape.spatial)] = Some(now);
         }
         ladder.count(shape, is_single, bytes);
         changed
@@ -370,17 +380,16 @@ impl Publication {
     }
 
     /// Spatial layers that fell silent while others go on. True if one did.
-    pub fn stop_silent_sizes(&mut self, now: Micros) -> bool {
+    pub fn stop_silent_sizes(&mut self) -> bool {
         let Some(ladder) = self.ladder.as_mut().filter(|_| self.layers.len() == 1) else {
             return false;
         };
-        let silent = |at: &Option<Micros>| at.is_none_or(|at| now.since(at) > LAYER_SILENT_US);
-        if ladder.heard.iter().all(silent) {
-            return false;
-        }
         let before = ladder.live_sizes;
-        for (size, _) in ladder.heard.iter().enumerate().filter(|(_, at)| silent(at)) {
-            ladder.live_sizes &= !(1 << size);
+        for (size, pulse) in ladder.pulses.iter_mut().enumerate() {
+            if pulse.is_still(ladder.newest) {
+                ladder.live_sizes &= !(1 << size);
+            }
+            pulse.forget();
         }
         ladder.live_sizes != before
     }

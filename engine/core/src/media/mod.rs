@@ -30,6 +30,7 @@ mod pacer;
 mod packet;
 mod probe;
 mod publication;
+mod pulse;
 mod receive;
 pub mod redundancy;
 mod reports;

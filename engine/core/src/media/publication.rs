@@ -13,6 +13,7 @@ use super::keyframe::Kind;
 use super::ladder::Ladder;
 use super::loudest::Voice;
 use super::mirror::{Mirror, Remotes};
+use super::pulse::Pulse;
 use super::receive::Receive;
 use super::{Error, PublicationStatistics, ReceiveStream};
 
@@ -22,7 +23,7 @@ pub const MAX_LAYERS: usize = 4;
 pub const MAX_CODECS: usize = 32;
 /// "No layer", "no codec".
 pub const NONE: u8 = 0xff;
-/// A layer that was silent this long has stopped.
+/// Who was silent this long has nothing to report, and its SSRC may be another's.
 pub const LAYER_SILENT_US: u64 = 1_000_000;
 /// Key frame requests of one publication are at least this far apart (S9).
 pub const KEY_INTERVAL_US: u64 = 500_000;
@@ -54,8 +55,10 @@ pub struct Layer {
     pub key: Option<Key>,
     /// Last packet with a payload.
     pub heard: Option<Micros>,
-    /// Heard within `LAYER_SILENT_US`.
+    /// It comes with its siblings.
     pub live: bool,
+    /// See `live`.
+    pub pulse: Pulse,
     /// Last sender report.
     pub clock: Option<SenderClock>,
     /// Middle 32 bits of its NTP time and its arrival.
@@ -242,23 +245,32 @@ impl Publication {
         }
     }
 
+    /// A packet of a layer came. True if it had stopped, or was never heard.
+    pub fn heard(&mut self, index: u8, now: Micros) -> bool {
+        let layer = &mut self.layers[usize::from(index)];
+        layer.heard = Some(now);
+        let revived = !std::mem::replace(&mut layer.live, true);
+        layer.pulse.beat(!revived, now);
+        if self.layers.len() > 1 {
+            let layers = (0u8..).zip(&mut self.layers);
+            for (_, sibling) in layers.filter(|(other, _)| *other != index) {
+                sibling.pulse.miss(now);
+            }
+        }
+        revived
+    }
+
     /// Layers that fell silent while others go on have stopped. When all are silent the picture stands still
     /// (a shared screen may): who joins then still knows which layer to ask for. True if one stopped.
-    pub fn stop_silent(&mut self, now: Micros) -> bool {
-        let heard = |layer: &Layer| {
-            layer
-                .heard
-                .is_some_and(|at| now.since(at) <= LAYER_SILENT_US)
-        };
-        if !self.layers.iter().any(heard) {
-            return false;
-        }
-        let mut stopped = self.stop_silent_sizes(now);
+    pub fn stop_silent(&mut self) -> bool {
+        let mut stopped = self.stop_silent_sizes();
+        let newest = self.layers.iter().filter_map(|layer| layer.heard).max();
         for layer in &mut self.layers {
-            if layer.live && !heard(layer) {
+            if layer.live && newest.is_some_and(|newest| layer.pulse.is_still(newest)) {
                 layer.live = false;
                 stopped = true;
             }
+            layer.pulse.forget();
         }
         stopped
     }

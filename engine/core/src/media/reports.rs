@@ -215,10 +215,10 @@ impl Router {
             };
             let stopped = if publication.mirror.is_some() {
                 publication.measure_steps(); // of layers the owner tells
-                publication.stop_silent_sizes(now)
+                publication.stop_silent_sizes()
             } else {
                 publication.measure();
-                publication.stop_silent(now)
+                publication.stop_silent()
             };
             let index = u32::try_from(index).expect("a slot");
             if stopped && self.aim_all(index, now) {

@@ -6,6 +6,7 @@
 mod cases;
 mod publisher;
 mod sharing;
+mod stalls;
 mod viewer;
 
 use std::collections::HashMap;

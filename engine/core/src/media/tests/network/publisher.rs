@@ -35,6 +35,10 @@ pub struct Publisher {
     outbox: VecDeque<Vec<u8>>,
     sent: BTreeMap<(u32, u16), Vec<u8>>,
     order: VecDeque<(u32, u16)>,
+    /// Layers from this one on are not sent.
+    pub stops_at: usize,
+    /// Between two frames.
+    pub frame_us: u64,
     pub packets: u64,
     pub nacked: u64,
     pub keys_asked: u64,
@@ -70,6 +74,8 @@ impl Publisher {
             outbox: VecDeque::new(),
             sent: BTreeMap::new(),
             order: VecDeque::new(),
+            stops_at: usize::MAX,
+            frame_us: FRAME_US,
             packets: 0,
             nacked: 0,
             keys_asked: 0,
@@ -102,14 +108,16 @@ impl Publisher {
             leaving.push(self.sound.sound());
         }
         if now >= self.next_frame {
-            self.next_frame = Micros(self.next_frame.0.max(now.0 - 1_000) + FRAME_US);
-            for layer in &mut self.layers {
+            self.next_frame = Micros(self.next_frame.0.max(now.0 - 1_000) + self.frame_us);
+            let rate = 1_000_000 / self.frame_us.max(1);
+            let sent = self.stops_at.min(self.layers.len());
+            for layer in &mut self.layers[..sent] {
                 let is_key = layer.key && now.since(layer.keyed) >= KEY_US;
                 if is_key {
                     (layer.key, layer.keyed) = (false, now);
                 }
                 let factor = if is_key { KEY_FACTOR } else { 1 };
-                let bytes = layer.bps as usize / 8 / 30 * factor;
+                let bytes = layer.bps as usize / 8 / rate as usize * factor;
                 self.outbox.extend(frame(&mut layer.source, is_key, bytes));
             }
         }
