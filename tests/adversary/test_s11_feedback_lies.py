@@ -1,10 +1,12 @@
 """S11: a receiver that lies about its link is neither flooded at our cost nor able to starve anybody but itself.
 
-The clamps of the estimate are properties in engine/core/src/media/estimate/tests.rs.
+The clamps of the estimate are properties in engine/core/src/media/estimate/tests.rs; the same lies in virtual time are in
+engine/core/src/media/tests/network/liars.rs.
 """
 
 import struct
 import time
+from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +18,8 @@ VIDEO_SSRC, AUDIO_SSRC = 0x0A0A0A0A, 0x0A0A0A0B
 KEY_FRAME = bytes.fromhex("900080011002009d012a4001f000")
 DELTA = bytes.fromhex("9000800101020000")
 LASTS_S = 7.0  # misery is believed after five
+LINK_BPS = 500_000
+LINK_QUEUE_S = 0.3
 TRANSPORT_CC = 5  # extension id
 
 Lie = Callable[[Peer, list[int], int], None]
@@ -80,6 +84,31 @@ def misery(peer: Peer, seen: list[int], number: int) -> None:
     peer.send_rtcp(receiver_report(1) + remb(1))
 
 
+class AllArrived:
+    """All arrived, also what the link did not let pass."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def __call__(self, peer: Peer, seen: list[int], number: int) -> None:
+        if seen:
+            first = self._next or seen[0]
+            self._next = seen[-1] + 1
+            peer.send_rtcp(receiver_report(1) + feedback(first, self._next - first, number))
+
+
+def nothing_lost(peer: Peer, seen: list[int], number: int) -> None:
+    """What arrived is told of, and nothing else is mentioned."""
+    runs: list[list[int]] = []
+    for one in seen:
+        if runs and runs[-1][-1] + 1 == one:
+            runs[-1].append(one)
+        else:
+            runs.append([one])
+    for run in runs:
+        peer.send_rtcp(receiver_report(1) + feedback(run[0], len(run), number))
+
+
 def subscribe(one: Rig, peer: Peer, publications: tuple[int, int]) -> None:
     for index, (name, source) in enumerate(zip(("opus", "vp8"), publications, strict=True)):
         ssrc = 0x0B000000 + 16 * index
@@ -114,13 +143,17 @@ def numbers(datagram: bytes) -> int | None:
 
 
 class Told:
-    """What a receiver got, by kind."""
+    """What was sent to a receiver, by kind and by second; `seen`: what its link of `link_bps` let pass (0 = all)."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, link_bps: int = 0) -> None:
         self.peer = peer
         self.packets = {"audio": 0, "video": 0}
         self.bytes = {"audio": 0, "video": 0}
+        self.seconds: dict[int, int] = defaultdict(int)
         self.seen: list[int] = []
+        self.began = time.monotonic()
+        self._link_bps = link_bps
+        self._free_at = 0.0
 
     def listen(self, within_s: float) -> None:
         while datagram := self.peer.receive(within_s):
@@ -129,13 +162,27 @@ class Told:
             kind = "audio" if datagram[1] & 0x7F == 111 else "video"
             self.packets[kind] += 1
             self.bytes[kind] += len(datagram)
+            self.seconds[int(time.monotonic() - self.began)] += 8 * len(datagram)
             number = numbers(datagram)
-            if number is not None:
+            if number is not None and self._passes(len(datagram)):
                 self.seen.append(number)
 
+    def _passes(self, size: int) -> bool:
+        """As tbf would have it: a rate and a queue."""
+        if not self._link_bps:
+            return True
+        now = time.monotonic()
+        self._free_at = max(self._free_at, now)
+        if self._free_at - now > LINK_QUEUE_S:
+            return False
+        self._free_at += 8 * size / self._link_bps
+        return True
 
-def call(one: Rig, liar: Peer, honest: Peer, lie: Lie) -> tuple[int, dict[str, int], Told, Told]:
-    """Packets sent of each kind, their bytes, and what arrived."""
+
+def call(
+    one: Rig, liar: Peer, honest: Peer, lie: Lie, *, pictures: int = 1, link_bps: int = 0
+) -> tuple[int, dict[str, int], Told, Told]:
+    """Steps of a packet of sound and some of pictures, bytes sent of each kind, and what arrived."""
     speaker = Peer(one).connect()
     publications = [
         one.engine.publish(
@@ -156,16 +203,26 @@ def call(one: Rig, liar: Peer, honest: Peer, lie: Lie) -> tuple[int, dict[str, i
     speaker.settle()
     sequence = told = 0
     sent = {"audio": 0, "video": 0}
-    to_liar, to_honest = Told(liar), Told(honest)
+    to_liar, to_honest = Told(liar, link_bps), Told(honest)
     began = time.monotonic()
     while (passed := time.monotonic() - began) < LASTS_S:
         if sequence < passed * 100:
             sequence += 1
-            body = (KEY_FRAME if sequence == 1 else DELTA) + bytes(1_000)
-            stamp = 900 * sequence
-            picture = rtp(VIDEO_SSRC, sequence, body, payload_type=96, timestamp=stamp, marker=True)
             sound = rtp(AUDIO_SSRC, sequence, bytes(80), timestamp=480 * sequence)
-            for kind, packet in (("video", picture), ("audio", sound)):
+            packets = [("audio", sound)]
+            for part in range(pictures):
+                number = pictures * (sequence - 1) + part + 1
+                body = (KEY_FRAME if number == 1 else DELTA) + bytes(1_000)
+                packet = rtp(
+                    VIDEO_SSRC,
+                    number,
+                    body,
+                    payload_type=96,
+                    timestamp=900 * sequence,
+                    marker=part == pictures - 1,
+                )
+                packets.append(("video", packet))
+            for kind, packet in packets:
                 speaker.send_rtp(packet)
                 sent[kind] += len(packet)
         to_liar.listen(0.001)
@@ -194,4 +251,22 @@ def test_lies_about_a_link_cost_the_liar_alone(lie: Lie) -> None:
         assert one.counters("transports", liar.transport)["estimate_bps"] <= 100_000_000
         if lie is prophecy:
             assert one.counters("drops")["foreign_ssrc"] > 0, "of the future nothing is believed"
+        assert one.counters("drops")["panics"] == 0
+
+
+@pytest.mark.parametrize("lie", [AllArrived(), nothing_lost], ids=["all-arrived", "nothing-lost"])
+def test_who_reports_no_loss_on_a_narrow_link_gets_twice_the_link_for_three_seconds_at_most(
+    lie: Lie,
+) -> None:
+    """The link lets 500 kbit/s pass, the picture alone has five times that."""
+    with rig() as one:
+        liar, honest = (Peer(one).connect() for _ in range(2))
+        count, sent, to_liar, to_honest = call(
+            one, liar, honest, lie, pictures=3, link_bps=LINK_BPS
+        )
+        assert sent["video"] * 8 / LASTS_S > 4 * LINK_BPS, "there was something to hold back"
+        over = [second for second, bits in to_liar.seconds.items() if bits > 2 * LINK_BPS]
+        assert len(over) <= 3, dict(to_liar.seconds)
+        assert to_liar.bytes["audio"] >= sent["audio"] * 0.97
+        assert to_honest.packets == {"audio": count, "video": 3 * count}
         assert one.counters("drops")["panics"] == 0

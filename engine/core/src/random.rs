@@ -3,6 +3,17 @@
 //! Not for secrets: keys and passwords come from the control plane. A predictable transaction id opens nothing,
 //! because every response must also carry MESSAGE-INTEGRITY. Seeded, so that tests repeat themselves.
 
+use std::hash::{DefaultHasher, Hasher};
+
+/// One of many numbers of a secret, from which neither the secret nor another one follows (SipHash).
+#[must_use]
+pub fn derived(secret: u64, number: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write_u64(secret);
+    hasher.write_u64(number);
+    hasher.finish()
+}
+
 /// The generator's state.
 #[derive(Clone, Debug)]
 pub struct Random(u64);

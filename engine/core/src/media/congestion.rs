@@ -6,8 +6,7 @@
 use crate::id::Micros;
 
 use super::allocation::{share, Stream};
-use super::estimate::{Ack, Estimator, Goog, History, News, Remb};
-use super::ingress::stamp;
+use super::estimate::{Ack, Estimator, Goog, History, News, Remb, Traps, Trust};
 use super::ladder::smoothed;
 use super::pacer::Pacer;
 use super::probe::{Probe, STEP_US};
@@ -42,7 +41,14 @@ pub struct Pressure {
     /// From the first feedback on.
     history: Option<History>,
     estimator: Option<Box<dyn Estimator>>,
+    /// Which numbers are left out, from the first feedback on.
+    traps: Option<Traps>,
+    trust: Trust,
+    /// What a liar gets, while it is one.
+    sentence_bps: Option<u64>,
     remb: Option<Remb>,
+    /// Of this transport alone; nothing that a peer sees tells it.
+    secret: u64,
     probe: Probe,
     pub pacer: Pacer,
     acks: Vec<Ack>,
@@ -58,6 +64,14 @@ pub struct Pressure {
 }
 
 impl Pressure {
+    /// `secret`: random.
+    pub fn new(secret: u64) -> Self {
+        Self {
+            secret,
+            ..Self::default()
+        }
+    }
+
     /// A packet left, or (0 bytes) its number did not.
     #[inline]
     pub fn sent(&mut self, number: u64, bytes: usize, now: Micros) {
@@ -70,7 +84,13 @@ impl Pressure {
     /// What the link carries, bits per second; None = nobody told.
     pub fn estimate_bps(&self) -> Option<u64> {
         let own = self.estimator.as_ref().map(|own| own.estimate_bps());
-        own.or_else(|| self.remb.as_ref().map(Remb::estimate_bps))
+        let told = own.or_else(|| self.remb.as_ref().map(Remb::estimate_bps));
+        told.into_iter().chain(self.sentence_bps).min()
+    }
+
+    /// What the link carries is not the limit: more is not even tried, and pictures that do not fit are not sent.
+    fn is_capped(&self) -> bool {
+        self.sentence_bps.is_some()
     }
 
     /// What it carries beyond what is sent.
@@ -96,7 +116,9 @@ impl Pressure {
     /// and jitter lower too, has no room for it: if it is too much a queue will tell.
     fn is_strained(&self, now: Micros) -> bool {
         let at = self.estimator.as_ref().and_then(|own| own.strained());
-        at.is_some_and(|at| now.since(at) <= PAUSE_AFTER_US) || self.is_resting(now)
+        at.is_some_and(|at| now.since(at) <= PAUSE_AFTER_US)
+            || self.is_resting(now)
+            || self.is_capped()
     }
 
     /// A peer that tells only REMB lost too much of the lowest layer for too long.
@@ -157,16 +179,21 @@ impl Router {
         let pressure = &mut transport.pressure;
         let Some(history) = &mut pressure.history else {
             pressure.history = Some(History::new(transport.stamped));
+            pressure.traps = Some(Traps::new(pressure.secret, transport.stamped));
             pressure.estimator = Some(Box::new(Goog::default()));
             return;
         };
         let Some(estimator) = &mut pressure.estimator else {
             return;
         };
-        let lost = history.learn(feedback, now, &mut pressure.acks);
+        let told = history.learn(feedback, now, &mut pressure.acks);
+        let hidden = pressure.trust.weigh(&told, transport.stamped, now);
+        pressure.sentence_bps = pressure.trust.cap_bps(now);
+        transport.counters.feedback_lost -= u64::from(told.unsent);
+        transport.counters.feedback_lies += u64::from(told.lies);
         let news = News {
             acks: &pressure.acks,
-            lost,
+            lost: told.lost + hidden,
             rtt_us,
             can_probe,
         };
@@ -213,6 +240,7 @@ impl Router {
         let bps = new * 8 * 1_000_000 / ROUND_US;
         pressure.sending_bps = (pressure.sending_bps + bps) / 2;
         pressure.probe.expire(now);
+        pressure.sentence_bps = pressure.trust.cap_bps(now);
         self.divide(slot, now, sink);
     }
 
@@ -369,6 +397,9 @@ impl Router {
         let (Some(estimate), Some(_)) = (pressure.estimate_bps(), &pressure.estimator) else {
             return;
         };
+        if pressure.is_capped() {
+            return;
+        }
         let congested = pressure.congested();
         let sent = (transport.stamped, pressure.bytes);
         if pressure
@@ -459,7 +490,8 @@ impl Router {
         let pressure = &mut transport.pressure;
         pressure.thrown = (pressure.thrown + 1) % 16;
         let sequence = hot.last_sequence.saturating_sub(pressure.thrown);
-        let number = transport.stamped + 1;
+        transport.stamp();
+        let number = transport.stamped;
         let again = cold
             .segments
             .back()
@@ -490,7 +522,6 @@ impl Router {
         } else {
             hot.pad(slot, &face, PADDING_BYTES)
         };
-        stamp(&mut self.transports[hot.transport as usize]);
         cold.rtx_sequence = cold.rtx_sequence.wrapping_add(1);
         sink.rtp_done(len.unwrap_or(0));
         if let Some(transport) = &mut self.transports[hot.transport as usize] {
@@ -501,6 +532,19 @@ impl Router {
 }
 
 impl Transport {
+    /// The next transport-wide number.
+    #[inline]
+    pub(super) fn stamp(&mut self) -> u64 {
+        if let Some(traps) = &mut self.pressure.traps {
+            if traps.is_due(self.stamped) {
+                self.stamped += 1;
+                self.pressure.sent(self.stamped, 0, Micros(0));
+            }
+        }
+        self.stamped += 1;
+        self.stamped
+    }
+
     /// A packet with the latest transport-wide number left, or (0 bytes) did not.
     #[inline]
     pub(super) fn noted(&mut self, bytes: usize, now: Micros) {

@@ -333,9 +333,7 @@ pub(super) fn end_segments(publication: &mut Publication, egress: &mut [Egress],
 
 /// The next transport-wide number of a transport.
 pub(super) fn stamp(transport: &mut Option<Transport>) -> Option<u16> {
-    let transport = transport.as_mut()?;
-    transport.stamped += 1;
-    Some(transport.stamped as u16)
+    Some(transport.as_mut()?.stamp() as u16)
 }
 
 /// A new segment of a subscription, at this packet.

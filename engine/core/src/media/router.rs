@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use crate::hash::FastMap;
 use crate::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
+use crate::random::derived;
 
 use super::activity::Activity;
 use super::allocation::Stream as Share;
@@ -63,7 +64,8 @@ pub(super) struct Transport {
 /// All media of one data plane.
 #[derive(Debug)]
 pub struct Router {
-    random: u64,
+    secret: u64,
+    drawn: u64,
     pub(super) transports: Vec<Option<Transport>>,
     pub(super) publications: Vec<Option<Publication>>,
     pub(super) egress: Vec<Egress>,
@@ -107,11 +109,12 @@ pub struct Router {
 }
 
 impl Router {
-    /// An empty router. `seed` starts the generator of sequence numbers and timestamps.
+    /// An empty router. `secret`: random, for sequence numbers, timestamps and what no peer may predict.
     #[must_use]
-    pub fn new(seed: u64) -> Self {
+    pub fn new(secret: u64) -> Self {
         Self {
-            random: seed,
+            secret,
+            drawn: 0,
             transports: Vec::new(),
             publications: Vec::new(),
             egress: Vec::new(),
@@ -150,6 +153,7 @@ impl Router {
             return;
         }
         let reporter = (self.next_random() as u32).max(1);
+        let pressure = Pressure::new(self.next_random());
         let entry = Transport {
             id: transport,
             reporter,
@@ -162,7 +166,7 @@ impl Router {
             offset: Offset::default(),
             remb_bps: super::reports::REMB_START_BPS,
             counters: TransportStatistics::default(),
-            pressure: Pressure::default(),
+            pressure,
         };
         let slot = place(&mut self.transports, &mut self.free_transports, entry);
         self.transport_slots.insert(transport, slot);
@@ -556,13 +560,10 @@ impl Router {
         wake(&mut self.wake, due);
     }
 
-    /// `SplitMix64`: enough for numbers that need no secrecy.
+    /// Tells nothing of the next.
     fn next_random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.drawn += 1;
+        derived(self.secret, self.drawn)
     }
 }
 

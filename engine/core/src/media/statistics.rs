@@ -128,6 +128,8 @@ pub struct TransportStatistics {
     pub feedback_received: u64,
     /// Packets that its transport-cc feedback calls missing.
     pub feedback_lost: u64,
+    /// Numbers it said to have received that were never sent (S11).
+    pub feedback_lies: u64,
     /// What its link carries by our estimate (or its own), bits per second; 0 = unknown.
     pub estimate_bps: u64,
     /// How long packets wait on it, microseconds; 0 = none, or unknown.

@@ -21,7 +21,7 @@ use crate::hash::FastMap;
 use crate::ice::{Change, Verdict};
 use crate::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
 use crate::media::{self, ReceiveStream, Router, SendStream};
-use crate::random::Random;
+use crate::random::{derived, Random};
 use crate::shard::Shard;
 use crate::srtp::{self, Profile};
 use crate::stun::{self, Class, Message};
@@ -82,13 +82,14 @@ impl Plane {
     /// An empty plane.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let mut random = Random::new(seed);
+        // Peers see enough of `random` to know its state; the router has a secret of its own.
+        let random = Random::new(derived(seed, 0));
         Self {
             table: Table::default(),
             ufrags: HashMap::new(),
             paths: FastMap::default(),
             half_open: FastMap::default(),
-            router: Router::new(random.next_u64()),
+            router: Router::new(derived(seed, 1)),
             random,
             drops: Drops::default(),
             ice_due: None,

@@ -18,6 +18,8 @@ const UNKNOWN: u16 = 0;
 const SENT: u16 = 1;
 const MISSING: u16 = 2;
 const ARRIVED: u16 = 3;
+/// Never sent: nobody can have got it.
+const UNSENT: u16 = 4;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
@@ -25,6 +27,19 @@ struct Entry {
     at: u32,
     bytes: u16,
     fate: u16,
+}
+
+/// What a feedback message says that is new, and what it cannot know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Packets that arrived.
+    pub arrived: u32,
+    /// Packets that are missing.
+    pub lost: u32,
+    /// Numbers rightly said not to have arrived: they were never sent.
+    pub unsent: u32,
+    /// Numbers said to have arrived that were never sent.
+    pub lies: u32,
 }
 
 /// The latest packets of one transport.
@@ -51,35 +66,39 @@ impl History {
         }
     }
 
-    /// A packet left; numbers come one after the other.
+    /// A packet left, or (0 bytes) its number did not; numbers come one after the other.
     #[inline]
     pub fn sent(&mut self, number: u64, bytes: usize, now: Micros) {
         self.entries[place(number)] = Entry {
             at: now.0 as u32,
             bytes: bytes as u16,
-            fate: SENT,
+            fate: if bytes == 0 { UNSENT } else { SENT },
         };
         self.last = number;
     }
 
-    /// What a feedback message says that is new: fills `acks`, returns how many are newly missing.
-    pub fn learn(&mut self, feedback: &Feedback<'_>, now: Micros, acks: &mut Vec<Ack>) -> u32 {
+    /// What a feedback message says that is new: fills `acks`.
+    pub fn learn(&mut self, feedback: &Feedback<'_>, now: Micros, acks: &mut Vec<Ack>) -> Told {
         acks.clear();
         let base_us = self.reference_us(feedback.reference);
         let base = super::super::twcc::extend(self.last, feedback.base);
-        let mut lost = 0;
+        let mut told = Told::default();
         let mut next = base;
         for (sequence, ticks) in feedback.arrivals() {
             let number = base + u64::from(sequence.wrapping_sub(feedback.base));
-            lost += (next..number).filter(|gap| self.missing(*gap)).count() as u32;
+            self.missing(next..number, &mut told);
             next = number + 1;
             let Some(entry) = self.entry(number) else {
                 continue;
             };
-            if entry.fate == ARRIVED {
-                continue; // told before
+            match std::mem::replace(&mut entry.fate, ARRIVED) {
+                ARRIVED => continue, // told before
+                UNSENT => {
+                    told.lies += 1;
+                    continue;
+                }
+                _ => told.arrived += 1,
             }
-            entry.fate = ARRIVED;
             let (at, bytes) = (entry.at, entry.bytes);
             let age = (now.0 as u32).wrapping_sub(at);
             acks.push(Ack {
@@ -90,7 +109,8 @@ impl History {
             });
         }
         let end = base + u64::from(feedback.count);
-        lost + (next..end).filter(|gap| self.missing(*gap)).count() as u32
+        self.missing(next..end, &mut told);
+        told
     }
 
     fn entry(&mut self, number: u64) -> Option<&mut Entry> {
@@ -100,12 +120,18 @@ impl History {
         (known && entry.fate != UNKNOWN).then_some(entry)
     }
 
-    fn missing(&mut self, number: u64) -> bool {
-        let Some(entry) = self.entry(number).filter(|entry| entry.fate == SENT) else {
-            return false;
-        };
-        entry.fate = MISSING;
-        true
+    /// These are said not to have arrived.
+    fn missing(&mut self, numbers: std::ops::Range<u64>, told: &mut Told) {
+        for number in numbers {
+            match self.entry(number) {
+                Some(entry) if entry.fate == SENT => {
+                    entry.fate = MISSING;
+                    told.lost += 1;
+                }
+                Some(entry) if entry.fate == UNSENT => told.unsent += 1,
+                _ => {}
+            }
+        }
     }
 
     /// The reference time on a scale without wraps.

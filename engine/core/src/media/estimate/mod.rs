@@ -4,7 +4,7 @@
 //! `history` remembers what was sent, `trend` and `detector` watch the delay, `acked` what arrives, `loss` what
 //! does not; `goog` makes one number of it. Whoever brings another controller (SCReAM, RFC 8298) keeps
 //! `Estimator`. A peer can lie in its feedback: only numbers that were sent count, each once, the result is
-//! clamped and grows by at most 8 % a second except by what a probe has shown (S11).
+//! clamped and grows by at most 8 % a second except by what a probe has shown; `trust` finds out liars (S11).
 //! Not here: who gets how much of it (`allocation`), what probes are made of (`congestion`).
 
 mod acked;
@@ -14,10 +14,12 @@ mod history;
 mod loss;
 mod queue;
 mod remb;
+mod trust;
 
 pub use goog::Goog;
 pub use history::History;
 pub use remb::Remb;
+pub use trust::{Traps, Trust};
 
 use crate::id::Micros;
 

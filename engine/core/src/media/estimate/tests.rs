@@ -128,20 +128,22 @@ fn numbers_never_sent_and_numbers_told_before_are_no_news() {
     let mut acks = Vec::new();
     let now = START.plus_ms(80);
     feedback(&[(101, 1_000), (104, 2_000)], |feedback| {
-        assert_eq!(history.learn(feedback, now, &mut acks), 2);
+        let told = history.learn(feedback, now, &mut acks);
+        assert_eq!((told.arrived, told.lost), (2, 2));
         assert_eq!(
             acks.iter().map(|ack| ack.number).collect::<Vec<_>>(),
             [101, 104]
         );
         assert_eq!((acks[0].sent, acks[0].bytes), (START, 1_000));
         assert_eq!(acks[1].arrived_us - acks[0].arrived_us, 1_000);
-        assert_eq!(history.learn(feedback, now, &mut acks), 0);
+        let told = history.learn(feedback, now, &mut acks);
+        assert_eq!((told.arrived, told.lost), (0, 0));
         assert!(acks.is_empty(), "told before");
     });
     feedback(
         &[(99, 1_000), (103, 2_000), (110, 3_000), (111, 4_000)],
         |feedback| {
-            assert_eq!(history.learn(feedback, now, &mut acks), 5);
+            assert_eq!(history.learn(feedback, now, &mut acks).lost, 5);
             let numbers: Vec<_> = acks.iter().map(|ack| ack.number).collect();
             assert_eq!(numbers, [103, 110], "late is news, unsent is not");
         },
@@ -177,6 +179,33 @@ proptest! {
             // One window of a second may count at its end.
             envelope = envelope.min(after as f64 * 1.08);
         }
+    }
+
+    /// A number that was never sent is no loss to who did not get it, and a lie to who did; each is told once.
+    #[test]
+    fn numbers_left_out_are_seen_as_what_they_are(
+        gaps in proptest::collection::btree_set(1u16..400, 1..40),
+        claimed in proptest::collection::btree_set(1u16..400, 1..100),
+    ) {
+        let mut history = History::new(0);
+        for number in 1..400u16 {
+            let bytes = if gaps.contains(&number) { 0 } else { 100 };
+            history.sent(u64::from(number), bytes, START);
+        }
+        let lies = claimed.intersection(&gaps).count() as u32;
+        let arrivals: Vec<_> = claimed.iter().map(|n| (*n, 5_000_000)).collect();
+        let (mut acks, mut told, mut again) = (Vec::new(), None, None);
+        feedback(&arrivals, |feedback| {
+            told = Some(history.learn(feedback, START.plus_ms(50), &mut acks));
+            again = Some(history.learn(feedback, START.plus_ms(60), &mut acks));
+        });
+        let (told, again) = (told.expect("parsed"), again.expect("parsed"));
+        prop_assert_eq!((told.lies, told.arrived), (lies, claimed.len() as u32 - lies));
+        let (first, last) = (claimed.first().unwrap(), claimed.last().unwrap());
+        let absent = (*first..=*last).filter(|n| !claimed.contains(n));
+        let (unsent, lost): (Vec<_>, Vec<_>) = absent.partition(|n| gaps.contains(n));
+        prop_assert_eq!((told.unsent, told.lost), (unsent.len() as u32, lost.len() as u32));
+        prop_assert_eq!((again.lies, again.arrived, again.lost), (0, 0, 0));
     }
 
     /// Feedback of any bytes over any history: each packet counts at most once, as arrived or missing.

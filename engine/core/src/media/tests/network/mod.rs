@@ -4,6 +4,7 @@
 //! subscriber has a jitter buffer, NACKs, asks for key frames, and sends transport-wide feedback or REMB.
 
 mod cases;
+mod liars;
 mod publisher;
 mod sharing;
 mod stalls;
