@@ -1,15 +1,15 @@
 //! A peer's link and what goes over it: feedback into the estimate, the estimate into layers and pauses, probes.
 //!
 //! A peer that never sends transport-wide feedback or REMB costs nothing here and is held back by nothing.
-//! Not here: the estimate itself (`estimate`), the arithmetic of sharing (`allocation`).
+//! Not here: what is known of a link (`pressure`), the estimate itself (`estimate`), the arithmetic of sharing
+//! (`allocation`).
 
-use crate::id::Micros;
+use crate::id::{Micros, TransportId};
 
 use super::allocation::{share, Stream};
-use super::estimate::{Ack, Estimator, Goog, History, News, Remb, Traps, Trust};
+use super::estimate::{Goog, History, News, Traps, MAX_BPS};
 use super::ladder::smoothed;
-use super::pacer::Pacer;
-use super::probe::{Probe, STEP_US};
+use super::probe::STEP_US;
 use super::publication::{Layer, Publication, MAX_LAYERS, NONE};
 use super::router::{Router, Transport, ROUND_US};
 use super::rtp::Writer;
@@ -19,7 +19,7 @@ use super::twcc::Feedback;
 use super::{Event, Sink};
 
 /// Video is paused only after its lowest layer was too much for this long.
-const PAUSE_AFTER_US: u64 = 1_500_000;
+pub const PAUSE_AFTER_US: u64 = 1_500_000;
 /// After congestion nobody rises for this long.
 const CALM_US: u64 = 1_000_000;
 /// Sending so much more than the budget, percent, does not wait for the key frame of a lower layer.
@@ -30,110 +30,12 @@ const AMPLE_PERCENT: u64 = 120;
 const ASSUMED_BPS: [u64; MAX_LAYERS] = [150_000, 500_000, 1_700_000, 3_000_000];
 /// The share of a frame rate below the full one, percent.
 const ASSUMED_PERCENT: [u64; 3] = [40, 60, 100];
+/// Of a budget or a sentence, percent, streams get: their measured rates are averages, and it is not to be exceeded.
+const CAPPED_PERCENT: u64 = 90;
 /// Padding of a probe packet without content (RFC 3550 section 5.1: one byte counts it).
 const PADDING_BYTES: usize = 255;
 /// Packets of one step of a probe.
 const MAX_THROWN: usize = 64;
-
-/// What is known of the link to one peer.
-#[derive(Debug, Default)]
-pub struct Pressure {
-    /// From the first feedback on.
-    history: Option<History>,
-    estimator: Option<Box<dyn Estimator>>,
-    /// Which numbers are left out, from the first feedback on.
-    traps: Option<Traps>,
-    trust: Trust,
-    /// What a liar gets, while it is one.
-    sentence_bps: Option<u64>,
-    remb: Option<Remb>,
-    /// Of this transport alone; nothing that a peer sees tells it.
-    secret: u64,
-    probe: Probe,
-    pub pacer: Pacer,
-    acks: Vec<Ack>,
-    /// Bytes sent with a transport-wide number since `history` began.
-    bytes: u64,
-    /// Bytes of all streams at the last round, and their rate.
-    counted: u64,
-    sending_bps: u64,
-    /// Something is held back.
-    limited: bool,
-    /// Turn of the packets that probes repeat.
-    thrown: u64,
-}
-
-impl Pressure {
-    /// `secret`: random.
-    pub fn new(secret: u64) -> Self {
-        Self {
-            secret,
-            ..Self::default()
-        }
-    }
-
-    /// A packet left, or (0 bytes) its number did not.
-    #[inline]
-    pub fn sent(&mut self, number: u64, bytes: usize, now: Micros) {
-        if let Some(history) = &mut self.history {
-            history.sent(number, bytes, now);
-            self.bytes += bytes as u64;
-        }
-    }
-
-    /// What the link carries, bits per second; None = nobody told.
-    pub fn estimate_bps(&self) -> Option<u64> {
-        let own = self.estimator.as_ref().map(|own| own.estimate_bps());
-        let told = own.or_else(|| self.remb.as_ref().map(Remb::estimate_bps));
-        told.into_iter().chain(self.sentence_bps).min()
-    }
-
-    /// What the link carries is not the limit: more is not even tried, and pictures that do not fit are not sent.
-    fn is_capped(&self) -> bool {
-        self.sentence_bps.is_some()
-    }
-
-    /// What it carries beyond what is sent.
-    pub fn spare_bps(&self) -> Option<u64> {
-        let estimate = self.estimate_bps()?;
-        Some(estimate.saturating_sub(self.sending_bps))
-    }
-
-    /// How long packets wait on it.
-    pub fn queue_us(&self) -> u64 {
-        self.estimator.as_ref().map_or(0, |own| own.queue_us())
-    }
-
-    fn congested(&self) -> Option<Micros> {
-        match (&self.estimator, &self.remb) {
-            (Some(own), _) => own.congested(),
-            (None, Some(remb)) => remb.congested(),
-            (None, None) => None,
-        }
-    }
-
-    /// Sound suffered not long ago. Where it does not, the lowest layer is tried although the estimate, which loss
-    /// and jitter lower too, has no room for it: if it is too much a queue will tell.
-    fn is_strained(&self, now: Micros) -> bool {
-        let at = self.estimator.as_ref().and_then(|own| own.strained());
-        at.is_some_and(|at| now.since(at) <= PAUSE_AFTER_US)
-            || self.is_resting(now)
-            || self.is_capped()
-    }
-
-    /// A peer that tells only REMB lost too much of the lowest layer for too long.
-    fn is_resting(&self, now: Micros) -> bool {
-        let remb = self.remb.as_ref().filter(|_| self.estimator.is_none());
-        remb.is_some_and(|remb| remb.is_resting(now))
-    }
-
-    /// A receiver report on the lowest layer of a stream.
-    pub fn reported(&mut self, fraction_lost: u8, highest: u32, now: Micros) {
-        if let Some(remb) = &mut self.remb {
-            remb.lost(fraction_lost, highest, now);
-        }
-    }
-}
 
 /// How a link is.
 #[derive(Clone, Copy, Debug)]
@@ -204,17 +106,32 @@ impl Router {
         self.divide(slot, now, sink);
     }
 
-    /// REMB, of a peer that sends no transport-wide feedback.
+    /// No more than this for one peer, whatever its link carries; 0 = all that it carries, the initial state (MP32).
+    /// Sound is never held back.
+    pub fn set_budget(&mut self, transport: TransportId, bits_per_s: u64) {
+        let slot = self.transport_slots.get(&transport);
+        if let Some(Some(transport)) = slot.and_then(|slot| self.transports.get_mut(*slot as usize))
+        {
+            // The next round divides anew.
+            transport.pressure.budget_bps = (bits_per_s > 0).then_some(bits_per_s);
+        }
+    }
+
+    /// REMB: all that some peers tell, and a ceiling where there is transport-wide feedback.
     pub(super) fn learn_remb(&mut self, slot: u32, bps: u64, now: Micros, sink: &mut impl Sink) {
         let Some(transport) = &mut self.transports[slot as usize] else {
             return;
         };
         let pressure = &mut transport.pressure;
-        if pressure.estimator.is_some() || bps == 0 {
+        if bps == 0 {
             return;
         }
-        let remb = pressure.remb.get_or_insert_default();
-        remb.told(bps, pressure.sending_bps, now);
+        if pressure.estimator.is_some() {
+            pressure.ceiling.told(bps, pressure.sending_bps, now);
+        } else {
+            let remb = pressure.remb.get_or_insert_default();
+            remb.told(bps, pressure.sending_bps, now);
+        }
         self.divide(slot, now, sink);
     }
 
@@ -223,11 +140,11 @@ impl Router {
         let Some(transport) = &mut self.transports[slot as usize] else {
             return;
         };
-        if transport.pressure.estimate_bps().is_none() {
+        if transport.pressure.estimate_bps().is_none() && !transport.pressure.limited {
             return;
         }
         // REMB speaks of the streams it names, and peers that send it name video only (aiortc, GStreamer).
-        let only_video = transport.pressure.estimator.is_none();
+        let only_video = transport.pressure.is_by_remb();
         let streams = transport.subscriptions.iter();
         let bytes: u64 = streams
             .map(|(_, sub)| &self.egress[*sub as usize])
@@ -241,6 +158,7 @@ impl Router {
         pressure.sending_bps = (pressure.sending_bps + bps) / 2;
         pressure.probe.expire(now);
         pressure.sentence_bps = pressure.trust.cap_bps(now);
+        pressure.ceiling.forget(now);
         self.divide(slot, now, sink);
     }
 
@@ -251,7 +169,9 @@ impl Router {
         let Some(transport) = &self.transports[slot as usize] else {
             return;
         };
-        let Some(estimate) = transport.pressure.estimate_bps() else {
+        // A budget that was lifted leaves nothing to know, and streams that are still held back.
+        let lifted = transport.pressure.limited.then_some(MAX_BPS);
+        let Some(estimate) = transport.pressure.estimate_bps().or(lifted) else {
             return;
         };
         let (mut audio, mut wanted, mut flowing) = (0, 0, 0);
@@ -282,7 +202,8 @@ impl Router {
             };
             streams.push(stream);
         }
-        let by_remb = transport.pressure.estimator.is_none();
+        let is_capped = transport.pressure.is_capped();
+        let by_remb = transport.pressure.is_by_remb() && !is_capped;
         if by_remb {
             audio = 0; // its number does not cover audio
         }
@@ -298,7 +219,8 @@ impl Router {
         let congested = transport.pressure.congested();
         let calm = congested.is_none_or(|at| now.since(at) >= CALM_US);
         let hurts = transport.pressure.is_strained(now);
-        let budget = estimate.saturating_sub(audio);
+        let percent = if is_capped { CAPPED_PERCENT } else { 100 };
+        let budget = (estimate * percent / 100).saturating_sub(audio);
         if self.adaptive {
             share(budget, &mut streams);
             if by_remb {
@@ -306,11 +228,14 @@ impl Router {
                 // lowest layer, and only layers follow its word. Where that one is mostly lost, pictures rest
                 // for a time of ours.
                 for stream in &mut streams {
-                    if rests {
-                        stream.granted = NONE;
-                    } else if stream.granted == NONE {
+                    if stream.granted == NONE {
                         stream.granted = stream.lowest();
                     }
+                }
+            }
+            if rests {
+                for stream in &mut streams {
+                    stream.granted = NONE;
                 }
             }
             let mood = Mood {
@@ -320,8 +245,9 @@ impl Router {
             };
             let mut limited = false;
             for stream in &streams {
-                limited |= stream.granted != stream.wish();
                 self.grant(stream, mood, now, sink);
+                let cold = self.subscriptions[stream.sub as usize].as_ref();
+                limited |= cold.is_some_and(|cold| cold.cap != NONE || cold.starved);
             }
             if let Some(transport) = &mut self.transports[slot as usize] {
                 transport.pressure.limited = limited;
@@ -397,7 +323,7 @@ impl Router {
         let (Some(estimate), Some(_)) = (pressure.estimate_bps(), &pressure.estimator) else {
             return;
         };
-        if pressure.is_capped() {
+        if pressure.is_held() {
             return;
         }
         let congested = pressure.congested();

@@ -212,6 +212,11 @@ impl Plane {
         }
     }
 
+    /// No more than this for the peer, bits per second; 0 = all that its link carries.
+    pub fn set_budget(&mut self, id: TransportId, bits_per_s: u64) {
+        self.router.set_budget(id, bits_per_s);
+    }
+
     /// Forget a transport with its publications and subscriptions, after BYE for its streams.
     pub fn close_transport(&mut self, id: TransportId, now: Micros, out: &mut impl Output) {
         // Also when the table lost it in a quarantine: the router may still know it.

@@ -18,7 +18,7 @@ mod trust;
 
 pub use goog::Goog;
 pub use history::History;
-pub use remb::Remb;
+pub use remb::{Ceiling, Remb};
 pub use trust::{Traps, Trust};
 
 use crate::id::Micros;

@@ -3,6 +3,7 @@
 //! What the peer says of a link that is not full is no more than a guess from what arrives, so it counts as a
 //! limit only near what is sent; otherwise the budget creeps up until the next layer fits or the peer objects.
 //! That pictures do not fit at all is believed only of its loss: heavy, sustained, and of the lowest layer.
+//! Beside transport-wide feedback the number is a ceiling (`Ceiling`): a limit that packets do not show.
 
 use crate::id::Micros;
 
@@ -114,5 +115,41 @@ impl Remb {
     #[must_use]
     pub const fn congested(&self) -> Option<Micros> {
         self.congested
+    }
+}
+
+/// A REMB counts for so long.
+const CEILING_US: u64 = 10_000_000;
+
+/// What a peer tells beside its feedback.
+#[derive(Debug, Default)]
+pub struct Ceiling {
+    bps: Option<u64>,
+    told: Option<Micros>,
+}
+
+impl Ceiling {
+    /// The peer says so much while `sending` leaves here. It limits only near that; above, it is no more than a guess.
+    pub fn told(&mut self, bps: u64, sending: u64, now: Micros) {
+        let elapsed_us = self.told.replace(now).map_or(0, |at| now.since(at));
+        if bps < sending * NEAR_PERCENT / 100 {
+            self.bps = Some(bps.clamp(MIN_BPS, MAX_BPS));
+        } else {
+            let raised = |before| grown(before, elapsed_us).max(bps);
+            self.bps = self.bps.map(raised).filter(|bps| *bps < MAX_BPS);
+        }
+    }
+
+    /// Bits per second; None = no limit.
+    #[must_use]
+    pub const fn bps(&self) -> Option<u64> {
+        self.bps
+    }
+
+    /// Once a round: what was told long ago counts no more.
+    pub fn forget(&mut self, now: Micros) {
+        if self.told.is_some_and(|at| now.since(at) > CEILING_US) {
+            *self = Self::default();
+        }
     }
 }

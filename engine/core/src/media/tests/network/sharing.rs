@@ -167,3 +167,72 @@ fn a_remb_of_300_kbit_is_met_within_five_seconds() {
     let video = &call.viewers[0].video.bytes[seconds..];
     assert!(video.iter().all(|bytes| bytes * 8 <= 300_000), "{video:?}");
 }
+
+/// MP26: a REMB beside transport-wide feedback is a ceiling, and no more than that.
+#[test]
+fn a_remb_beside_feedback_is_a_ceiling() {
+    let mut call = call(&LAYERS, steady(Shape::clean(20_000)));
+    call.run(10);
+    assert!(call.estimate(0) > 2_000_000);
+    call.viewers[0].remb_bps = 700_000;
+    call.run(10);
+    let bits = &call.viewers[0].video.bytes[13..20];
+    assert!(bits.iter().all(|bytes| bytes * 8 <= 700_000), "{bits:?}");
+    call.viewers[0].remb_bps = 0;
+    call.run(20);
+    let shown = call.viewers[0].frames.last().map(|(_, layer)| *layer);
+    assert_eq!(shown, Some(2), "forgotten when it is not repeated");
+}
+
+/// Bits that left for the first viewer in each of so many seconds, with IP and UDP around them.
+fn egress(call: &mut Call, seconds: u64) -> Vec<u64> {
+    let id = call.viewers[0].id;
+    let sent = |call: &Call| {
+        let fate = call.links[&id].down.fate;
+        fate.sent_bytes + 28 * fate.sent
+    };
+    (0..seconds)
+        .map(|_| {
+            let before = sent(call);
+            call.run(1);
+            (sent(call) - before) * 8
+        })
+        .collect()
+}
+
+/// MP32: what a client wants at most is kept, whether it tells of its link or not, and as long as it wants it.
+#[test]
+fn a_budget_is_kept_and_lifted() {
+    for feeds_back in [true, false] {
+        let mut call = call(&LAYERS, steady(Shape::clean(20_000)));
+        call.viewers[0].feeds_back = feeds_back;
+        call.run(8);
+        for budget in [800_000, 500_000, 100_000] {
+            call.router.set_budget(call.viewers[0].id, budget);
+            call.run(3);
+            let bits = egress(&mut call, 10);
+            let what = format!("{feeds_back} {budget}: {bits:?}");
+            assert!(bits.iter().all(|bits| *bits <= budget), "{what}");
+            if budget > 250_000 {
+                assert!(bits.iter().all(|bits| *bits >= budget / 4), "{what}");
+            }
+            assert_eq!(call.viewers[0].audio.residual(), 0.0, "{what}");
+        }
+        call.router.set_budget(call.viewers[0].id, 0);
+        call.run(10);
+        let shown = call.viewers[0].frames.last().copied();
+        assert_eq!(shown.map(|(_, layer)| layer), Some(2), "{feeds_back}");
+        assert!(shown.is_some_and(|(at, _)| call.now.since(at) < 500_000));
+    }
+}
+
+/// A budget that does not bind changes nothing, and raises nothing.
+#[test]
+fn a_generous_budget_widens_no_link() {
+    let mut call = call(&LAYERS, steady(limited(900_000)));
+    call.router.set_budget(call.viewers[0].id, 50_000_000);
+    call.run(15);
+    assert!(call.estimate(0) < 1_100_000, "{}", call.estimate(0));
+    let shown = call.viewers[0].frames.last().map(|(_, layer)| *layer);
+    assert_eq!(shown, Some(1));
+}
