@@ -194,6 +194,9 @@ class Media(Protocol):
         """The client's explicit choice; wins over auto-subscribe."""
 
     async def wish(self, leg: LegId, track: TrackId, wish: Wish) -> None: ...
+    async def limit(self, session: str, *, egress_bps: int) -> None:
+        """Send no more than this, whatever the link carries; 0 = all that it carries."""
+
     async def send(
         self, session: str, channel: str, data: bytes, *, binary: bool = True
     ) -> None: ...

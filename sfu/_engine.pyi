@@ -174,6 +174,8 @@ class Engine:
         """Closed: packets are authenticated, counted and dropped (force-mute). Open is the initial state."""
     def set_ingress_limit(self, transport: int, *, bits_per_s: int, packets_per_s: int) -> None:
         """Excess is dropped before forwarding (S10). 0 = default."""
+    def set_budget(self, transport: int, *, bits_per_s: int) -> None:
+        """No more than this goes to the peer, whatever its link carries; sound is never held back. 0 = no budget."""
     def subscribe(
         self,
         transport: int,

@@ -156,6 +156,9 @@ class NativePlane:
             transport, bits_per_s=bits_per_s, packets_per_s=packets_per_s
         )
 
+    def set_budget(self, transport: Handle, *, bits_per_s: int) -> None:
+        self._engine.set_budget(transport, bits_per_s=bits_per_s)
+
     def subscribe(self, transport: Handle, stream: Sending) -> Handle:
         return self._engine.subscribe(
             transport,

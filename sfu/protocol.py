@@ -141,11 +141,15 @@ class Gate(_Message, frozen=True):
 
 
 class Limits(_Message, frozen=True):
-    """Caps of one session: ingress bit/s and packets/s (S10); 0 = default."""
+    """Caps of one session: ingress bit/s and packets/s (S10); 0 = default.
+
+    egress_bps: what goes to the peer at most, whatever its link carries (MP32); 0 = no cap. Sound is never held back.
+    """
 
     session: str
     ingress_bps: int = 0
     ingress_pps: int = 0
+    egress_bps: int = 0
 
 
 class Policy(_Message, frozen=True):

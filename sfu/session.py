@@ -434,6 +434,7 @@ class Session:
                 bits_per_s=self._limits.ingress_bps,
                 packets_per_s=self._limits.ingress_pps,
             )
+            self._around.plane.set_budget(transport.handle, bits_per_s=self._limits.egress_bps)
 
     def _new_mid(self) -> str:
         number = len(self._lines)

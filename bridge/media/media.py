@@ -302,6 +302,9 @@ class WorkerMedia:
         if room is not None:
             self._lane.enqueue(room, room.wish(leg, track, wish))
 
+    async def limit(self, session: str, *, egress_bps: int) -> None:
+        await self._lane.do(protocol.Limits(session, egress_bps=egress_bps))
+
     async def send(self, session: str, channel: str, data: bytes, *, binary: bool = True) -> None:
         await self._lane.do(protocol.Send(session, channel, data, binary))
 

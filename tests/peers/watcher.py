@@ -48,6 +48,7 @@ class Watcher:
             self.room.on(name, lambda *_, name=name: self._note(name))
         self.room.on("track_stream_state_changed", lambda *_: self._note("stream_state"))
         self.room.on("track_subscribed", self._subscribed)
+        self.room.on("data_received", lambda *_: self._note("data"))
 
     def _note(self, what: str) -> None:
         self.happened.append({"what": what, "at": time.monotonic()})
@@ -159,6 +160,10 @@ class Watcher:
             return self.happened
         if do == "began":
             return self.began
+        if do == "budget":
+            payload = json.dumps({"type": "budget", "bps": ask["bps"]})
+            await self.room.local_participant.publish_data(payload, topic="parley.budget")
+            return True
         if do == "protocols":
             return await self.protocols()
         raise ValueError(f"unknown command {do}")

@@ -113,6 +113,7 @@ class FakePlane:
     sent: list[tuple[int, bytes]] = field(default_factory=list)
     keys: dict[int, tuple[int, bytes, bool]] = field(default_factory=dict)
     limits: dict[int, tuple[int, int]] = field(default_factory=dict)
+    budgets: dict[int, int] = field(default_factory=dict)
     fail_next: Exception | None = None
     is_closed: bool = False
 
@@ -173,6 +174,9 @@ class FakePlane:
 
     def set_gate(self, publication: int, is_open: bool) -> None:
         self.gates[publication] = is_open
+
+    def set_budget(self, transport: int, *, bits_per_s: int) -> None:
+        self.budgets[transport] = bits_per_s
 
     def set_ingress_limit(self, transport: int, *, bits_per_s: int, packets_per_s: int) -> None:
         self.limits[transport] = (bits_per_s, packets_per_s)

@@ -552,9 +552,12 @@ async def test_a_publisher_that_stops_ends_its_track(bench: Bench) -> None:
 
 async def test_limits_reach_transports_that_come_later(bench: Bench) -> None:
     bench.done(protocol.Open("ann", "room", EACH))
-    bench.done(protocol.Limits("ann", 1_000_000, 500))
+    bench.done(protocol.Limits("ann", 1_000_000, 500, egress_bps=300_000))
     bench.described(protocol.Offer("ann", offer(section("0", AUDIO, SEND))))
     assert list(bench.plane.limits.values()) == [(1_000_000, 500)]
+    assert list(bench.plane.budgets.values()) == [300_000]
+    bench.done(protocol.Limits("ann", 1_000_000, 500))
+    assert list(bench.plane.budgets.values()) == [0]
 
 
 async def test_one_sessions_fault_ends_that_session_only(bench: Bench) -> None:

@@ -1,7 +1,7 @@
 """One leg's data channels: packets up are relayed or become lines of text, lines and packets go down.
 
 A task of its own per leg, with a bounded queue, so that a burst of packets never delays negotiation.
-Not here: what a packet is (`data`), text streams (`chat`), back-pressure of the channel (the worker).
+Not here: what a packet is (`data`, `budget`), text streams (`chat`), back-pressure of the channel (the worker).
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from bridge.conference.errors import ConferenceError
 from bridge.conference.events import Leg, Said
 from bridge.conference.ids import Actor, LeaveReason
 from bridge.gateway import ChannelMessage
-from bridge.gateways.livekit import chat, data
+from bridge.gateways.livekit import budget, chat, data
 from bridge.gateways.livekit.profiles import LOSSY, RELIABLE
 
 if TYPE_CHECKING:
@@ -68,9 +68,14 @@ class Packets:
 
     async def _take(self, message: ChannelMessage) -> None:
         leg = self._device.leg
-        if leg is None or not self._device.state.claims.video.can_publish_data:
+        if leg is None:
             return
         packet = await data.read_packet(message.data)
+        if budget.is_budget(packet):
+            await self._cap(budget.read_bps(packet))
+            return
+        if not self._device.state.claims.video.can_publish_data:
+            return
         is_chat, line = self._streams.take(packet)
         if line is not None:
             await self._say(leg, line)
@@ -83,6 +88,10 @@ class Packets:
         targets = (self._device.services.rooms.get(t) for t in data.receivers(packet, leg, legs))
         sends = [target.packets.send(channel, raw) for target in targets if target is not None]
         await asyncio.gather(*sends)
+
+    async def _cap(self, bps: int) -> None:
+        media = self._device.services.context.media
+        await media.limit(self._device.negotiator.down, egress_bps=bps)
 
     async def send(self, channel: str, raw: bytes) -> None:
         """A channel that is not open (yet, or any more) loses the packet, as LiveKit does."""

@@ -43,6 +43,8 @@ pub enum Command {
         id: TransportId,
         limit: IngressLimit,
     },
+    /// `Plane::set_budget`
+    SetBudget { id: TransportId, bits_per_s: u64 },
     /// `Plane::close_transport`
     CloseTransport { id: TransportId },
     /// `Plane::publish`
@@ -104,6 +106,7 @@ impl Command {
             | Self::SendDatagram { id, .. }
             | Self::SetKeys { id, .. }
             | Self::SetIngressLimit { id, .. }
+            | Self::SetBudget { id, .. }
             | Self::CloseTransport { id }
             | Self::FailDeliberately { id } => id.0,
             Self::Publish { id, .. }
@@ -160,6 +163,7 @@ impl Command {
                 plane.set_keys(id, profile, &material, is_client);
             }
             Self::SetIngressLimit { id, limit } => plane.set_ingress_limit(id, limit),
+            Self::SetBudget { id, bits_per_s } => plane.set_budget(id, bits_per_s),
             Self::CloseTransport { id } => plane.close_transport(id, now, out),
             Self::Publish {
                 id,

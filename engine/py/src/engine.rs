@@ -296,6 +296,12 @@ impl Engine {
         )
     }
 
+    #[pyo3(signature = (transport, *, bits_per_s))]
+    fn set_budget(&self, py: Python<'_>, transport: u64, bits_per_s: u64) -> PyResult<()> {
+        let id = TransportId(transport);
+        self.submit(py, Command::SetBudget { id, bits_per_s })
+    }
+
     #[pyo3(signature = (
         transport, *, mid, video, codecs, extensions, ssrc, rtx_ssrc = 0, cname = ""
     ))]

@@ -171,6 +171,9 @@ class FakeMedia:
     async def wish(self, leg: LegId, track: TrackId, wish: Wish) -> None:
         self.calls.append(("wish", leg, track, wish))
 
+    async def limit(self, session: str, *, egress_bps: int) -> None:
+        self.calls.append(("limit", session, egress_bps))
+
     async def send(self, session: str, channel: str, data: bytes, *, binary: bool = True) -> None:
         self.sent.append((session, channel, data))
 

@@ -1,13 +1,19 @@
 """Data packets and chat over the channels."""
 
+import json
 import zlib
 from typing import Any
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from livekit.protocol import models
 
 from bridge.conference.commands import Bind, Mute, Say
+from bridge.conference.errors import Malformed
 from bridge.conference.ids import Account, Actor, Network, Place, Role
 from bridge.gateway import ChannelMessage
+from bridge.gateways.livekit import budget
 from tests.gateways.livekit.rig import Rig, eventually
 
 STREAM = models.DataStream
@@ -73,6 +79,54 @@ async def test_a_token_without_data_sends_none(rig: Rig) -> None:
     _take(rig, "alice", models.DataPacket(user=models.UserPacket(payload=b"x")))
     await (await rig.single("carol")).until("join")
     assert rig.media.sent == []
+
+
+def _budget(payload: bytes) -> models.DataPacket:
+    return models.DataPacket(user=models.UserPacket(payload=payload, topic=budget.TOPIC))
+
+
+async def test_a_budget_caps_who_sent_it_and_is_told_to_nobody(rig: Rig) -> None:
+    """MP32; also who may not send data may say how much it wants to get."""
+    await _pair(rig, can_publish_data=False)
+    for payload in (b'{"type":"budget","bps":500000}', b'{"type":"budget","bps":null}'):
+        _take(rig, "alice", _budget(payload))
+    _take(rig, "alice", _budget(b'{"type":"budget","bps":-1}'))
+    await eventually(lambda: len(rig.media.of("limit")) == 2)
+    alice = rig.leg("alice").id
+    assert [bps for _, bps in rig.media.of("limit")] == [500_000, 0]
+    assert all(session.startswith(alice) for session, _ in rig.media.of("limit"))
+    assert rig.media.sent == []
+    assert rig.has("alice")
+
+
+@pytest.mark.parametrize(
+    ("bps", "cap"),
+    [("0", 0), ("null", 0), ("1", 1), ("500000", 500_000), ("9" * 30, budget.MAX_BPS)],
+)
+def test_a_budget_is_read(bps: str, cap: int) -> None:
+    assert budget.read_bps(_budget(b'{"type":"budget","bps":%s}' % bps.encode())) == cap
+
+
+@given(
+    st.binary(max_size=300)
+    | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        lambda one: (
+            st.lists(one, max_size=3)
+            | st.dictionaries(st.sampled_from(["type", "bps", "budget"]), one, max_size=3)
+        ),
+    ).map(lambda value: json.dumps(value).encode())
+    | st.builds(
+        lambda bps: json.dumps({"type": "budget", "bps": bps}).encode(), st.floats() | st.integers()
+    )
+)
+def test_whatever_a_budget_is_it_is_a_number_or_malformed(payload: bytes) -> None:
+    try:
+        bps = budget.read_bps(_budget(payload))
+    except Malformed:
+        return
+    assert type(bps) is int
+    assert 0 <= bps <= budget.MAX_BPS
 
 
 def _text(stream_id: str, *parts: str, topic: str = "lk.chat") -> list[models.DataPacket]:
