@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession
 from playwright.async_api import Page
 
 from bridge.gateways.web import invite
@@ -29,6 +30,7 @@ PHONE = {"width": 360, "height": 640}
 ZOOMED = {"width": 500, "height": 350}  # what a browser at 200 % makes of DESK
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 SELF_CAPTION = "(you)"
+SAVED_BPS = 400_000  # web/src/budget.ts
 
 
 @pytest.fixture
@@ -199,6 +201,30 @@ async def share_the_screen(ann: Browser, ben: Browser) -> None:
     await within(5, is_gone, "the end of the screen")
 
 
+async def save_data(ann: Browser, parley: Parley) -> None:
+    """MP32: the button, and what the worker then sends Ann at most."""
+
+    async def most_bps() -> set[int]:
+        url = f"http://127.0.0.1:{parley.ops_port}/stats?detail=1"
+        async with ClientSession() as http, http.get(url) as answer:
+            found = await answer.json()
+        return {row["available_outgoing_bitrate_bps"] for row in found["sessions"]}
+
+    async def is_saving() -> bool:
+        return SAVED_BPS in await most_bps()
+
+    async def is_not_saving() -> bool:
+        return not await is_saving()
+
+    await guestpage.press(ann.page, "Save data")
+    await within(5, is_saving, "a budget in the worker")
+    assert await pressed(ann, "Save data")
+    await assert_good(ann.page, "call that saves data")
+    await ann.page.keyboard.press("Enter")
+    await within(5, is_not_saving, "the budget lifted")
+    assert not await pressed(ann, "Save data")
+
+
 async def chat(ann: Browser, ben: Browser) -> None:
     """Open, send; the other is told while his is closed; Escape gives the focus back to the button."""
     page = ann.page
@@ -236,6 +262,7 @@ async def test_the_whole_way_by_tab_and_enter(parley: Parley) -> None:
         await mute_and_unmute(ann, ben)
         await camera_off_and_on(ann, ben)
         await share_the_screen(ann, ben)
+        await save_data(ann, parley)
         await chat(ann, ben)
         await guestpage.leave(ann)
         await assert_good(page, "goodbye")

@@ -11,6 +11,7 @@ import {
   Track,
   type TrackPublication,
 } from "livekit-client";
+import { Budget } from "./budget";
 import { Chat } from "./chat";
 import { announce, el, show } from "./dom";
 import { Grid } from "./grid";
@@ -45,6 +46,8 @@ class Toolbar {
   private readonly microphone: HTMLButtonElement;
   private readonly camera: HTMLButtonElement;
   private readonly screen: HTMLButtonElement;
+  private readonly save: HTMLButtonElement;
+  private readonly budget: Budget;
 
   constructor(
     private readonly room: Room,
@@ -73,6 +76,12 @@ class Toolbar {
       "Share screen",
       tried("Screen sharing", () => me.setScreenShareEnabled(!me.isScreenShareEnabled)),
     ).element;
+    this.budget = new Budget(room);
+    this.save = control(
+      "save",
+      "Save data",
+      tried("Saving data", () => this.budget.toggle()),
+    ).element;
     const talk = control("chat", "Chat", () => chat.toggle());
     talk.element.setAttribute("aria-expanded", "false");
     chat.onToggle = (open) => {
@@ -88,6 +97,7 @@ class Toolbar {
       this.microphone,
       this.camera,
       this.screen,
+      this.save,
       talk.element,
       leave.element,
     );
@@ -99,6 +109,7 @@ class Toolbar {
     this.microphone.setAttribute("aria-pressed", String(me.isMicrophoneEnabled));
     this.camera.setAttribute("aria-pressed", String(me.isCameraEnabled));
     this.screen.setAttribute("aria-pressed", String(me.isScreenShareEnabled));
+    this.save.setAttribute("aria-pressed", String(this.budget.isSaving));
   }
 }
 
