@@ -12,9 +12,8 @@ use super::ladder::smoothed;
 use super::probe::STEP_US;
 use super::publication::{Layer, Publication, MAX_LAYERS, NONE};
 use super::router::{Router, Transport, ROUND_US};
-use super::rtp::Writer;
 use super::steps::{layer_of, temporal_of, MAX_STEPS};
-use super::subscription::{Egress, Face, Subscription};
+use super::subscription::{Face, Subscription};
 use super::twcc::Feedback;
 use super::{Event, Sink};
 
@@ -33,7 +32,7 @@ const ASSUMED_PERCENT: [u64; 3] = [40, 60, 100];
 /// Of a budget or a sentence, percent, streams get: their measured rates are averages, and it is not to be exceeded.
 const CAPPED_PERCENT: u64 = 90;
 /// Padding of a probe packet without content (RFC 3550 section 5.1: one byte counts it).
-const PADDING_BYTES: usize = 255;
+pub(super) const PADDING_BYTES: usize = 255;
 /// Packets of one step of a probe.
 const MAX_THROWN: usize = 64;
 
@@ -379,7 +378,7 @@ impl Router {
         }
     }
 
-    /// A subscription whose RTX stream may carry what is thrown away.
+    /// A subscription whose RTX stream, or own stream, may carry what is thrown away.
     fn padding_stream(&self, slot: u32) -> Option<u32> {
         let transport = self.transports[slot as usize].as_ref()?;
         let usable = |sub: &u32| {
@@ -389,7 +388,7 @@ impl Router {
                 && hot.packets > 0
                 && !hot.stalled
                 && hot.extensions.transport_cc != 0
-                && cold.is_some_and(|cold| cold.rtx_type().is_some())
+                && (cold.is_some_and(|cold| cold.rtx_type().is_some()) || self.can_pad(hot))
         };
         let subs = transport.subscriptions.iter().map(|(_, sub)| sub);
         let flowing = |sub: &&u32| self.egress[**sub as usize].current != NONE;
@@ -398,7 +397,7 @@ impl Router {
         first.copied()
     }
 
-    /// One RTX packet: a recent packet again if there is one, else padding. False: it could not go.
+    /// One RTX packet: a recent packet again if there is one, else padding; without RTX padding. False: it could not go.
     fn throw_one(&mut self, sub: u32, now: Micros, sink: &mut impl Sink) -> bool {
         let hot = &self.egress[sub as usize];
         let (Some(cold), Some(transport)) = (
@@ -408,7 +407,7 @@ impl Router {
             return false;
         };
         let Some(rtx) = cold.rtx_type() else {
-            return false;
+            return self.pad_one(sub, now, sink);
         };
         let Some(slot) = sink.rtp(hot.to) else {
             return false;
@@ -483,24 +482,6 @@ impl Subscription {
     fn rtx_type(&self) -> Option<u8> {
         let mut types = self.codecs.iter().map(|(_, rtx, _)| *rtx);
         types.find(|rtx| *rtx != NONE)
-    }
-}
-
-impl Egress {
-    /// Write a packet of nothing but padding.
-    fn pad(&self, slot: &mut [u8], face: &Face, bytes: usize) -> Option<usize> {
-        let mut writer = Writer::new(
-            slot,
-            false,
-            face.payload_type,
-            face.sequence,
-            self.last_timestamp,
-            face.ssrc,
-            self.two_byte,
-        );
-        self.opening(&mut writer, face);
-        writer.padding_only(bytes);
-        writer.finish()
     }
 }
 

@@ -238,10 +238,18 @@ impl Copying<'_> {
             hot.current = NONE; // a codec that cannot be mapped: go on at the next that can
             return;
         };
+        let mut deltas = hot.deltas;
+        if dense < hot.padded {
+            let cold = self.subscriptions[sub as usize].as_ref();
+            let Some(behind) = cold.and_then(|cold| cold.pads.behind(dense)) else {
+                return; // its number is not known any more
+            };
+            deltas.sequence = deltas.sequence.wrapping_sub(behind);
+        }
         let mut writing = Writing {
             sub,
             payload_type,
-            deltas: hot.deltas,
+            deltas,
             // A repeat without RTX must equal its original, and repeats stand alone.
             padding: if hot.stamped { copied.padding } else { 0 },
             active: 0,

@@ -28,6 +28,7 @@ mod mirror;
 mod opus;
 mod pacer;
 mod packet;
+mod padding;
 mod pressure;
 mod probe;
 mod publication;

@@ -1,7 +1,7 @@
 //! Is there more than what is sent now? A short burst at twice the estimate, and what the feedback says of it.
 //!
-//! Probing happens only while somebody's stream wants more than the estimate gives, and to peers whose RTX
-//! stream can carry what is to be thrown away.
+//! Probing happens only while somebody's stream wants more than the estimate gives, and to peers who have a stream that
+//! can carry what is to be thrown away.
 //! Not here: the packets (`congestion`).
 
 use crate::id::Micros;

@@ -11,6 +11,7 @@ use crate::id::{Micros, SubscriptionId, TransportId};
 use super::clock::{units, SenderClock};
 use super::dependency;
 use super::packet::Meta;
+use super::padding::Pads;
 use super::publication::{MAX_CODECS, NONE};
 use super::rtp::Writer;
 use super::skips::Skips;
@@ -97,6 +98,10 @@ pub struct Egress {
     pub behind: u64,
     /// Mapping of the segment.
     pub deltas: Deltas,
+    /// Dense numbers below this lie before some padding (`padding`).
+    pub padded: u64,
+    /// What was sent last ended a picture.
+    pub ended: bool,
     /// Extended number sent last.
     pub last_sequence: u64,
     /// Its timestamp.
@@ -174,6 +179,8 @@ pub struct Subscription {
     pub short_since: Option<Micros>,
     /// Who gets bandwidth first.
     pub priority: u8,
+    /// Padding within the newest segment.
+    pub pads: Pads,
     /// Layer of the newest segment belongs to this slot's source.
     pub segments: VecDeque<Segment>,
     /// Of the segments that are thinned out; empty until there is one.
@@ -269,6 +276,8 @@ impl Subscription {
             first: 0,
             behind: LIVE,
             deltas: Deltas::default(),
+            padded: 0,
+            ended: false,
             last_sequence: first_sequence - 1,
             last_timestamp: (start >> 16) as u32,
             last_time: Micros(0),
@@ -293,6 +302,7 @@ impl Subscription {
             starved: false,
             short_since: None,
             priority: 0,
+            pads: Pads::default(),
             segments: VecDeque::with_capacity(MAX_SEGMENTS),
             skips: Vec::new(),
             next_skips: 0,
@@ -388,6 +398,8 @@ impl Subscription {
                 .wrapping_add(1)
                 .wrapping_sub(meta.frame.unwrap_or(0)),
         };
+        egress.padded = 0;
+        self.pads.clear();
         egress.current = start.layer;
         self.clock_rate = start.clock_rate;
         if self.segments.len() == MAX_SEGMENTS {
@@ -571,6 +583,7 @@ impl Egress {
             return;
         }
         self.last_sequence = sequence;
+        self.ended = meta.marker;
         let timestamp = meta.timestamp.wrapping_add(self.deltas.timestamp);
         if timestamp != self.last_timestamp || self.packets == 1 {
             self.last_timestamp = timestamp;

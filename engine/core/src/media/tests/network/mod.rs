@@ -98,6 +98,16 @@ impl Call {
         upstream: (Vec<Phase>, Vec<Phase>),
         viewers: Vec<(Vec<Phase>, Vec<Phase>)>,
     ) -> Self {
+        Self::with(publisher, upstream, viewers, screen)
+    }
+
+    /// The same, with viewers who get their pictures like this.
+    pub fn with(
+        publisher: Publisher,
+        upstream: (Vec<Phase>, Vec<Phase>),
+        viewers: Vec<(Vec<Phase>, Vec<Phase>)>,
+        screen: fn(u32) -> SendStream,
+    ) -> Self {
         let start = Micros(3_600_000_000);
         let mut router = Router::new(11);
         let mut links = HashMap::new();

@@ -236,3 +236,84 @@ fn a_generous_budget_widens_no_link() {
     let shown = call.viewers[0].frames.last().map(|(_, layer)| *layer);
     assert_eq!(shown, Some(1));
 }
+
+/// The same screen without RTX and NACK, which is what lets it be padded.
+fn bare(ssrc: u32) -> SendStream {
+    let plain = Codec {
+        nack: false,
+        rtx: None,
+        ..vp8(100, None)
+    };
+    SendStream {
+        codecs: vec![plain],
+        rtx_ssrc: 0,
+        ..screen(ssrc)
+    }
+}
+
+fn steps_up() -> Vec<Phase> {
+    vec![
+        phase("narrow", 20, limited(500_000)),
+        phase("wide", 60, limited(4_000_000)),
+    ]
+}
+
+/// MP28: probes find out about a link that became wider, with what the peer has: RTX or padding among its pictures.
+#[test]
+fn a_probe_raises_the_estimate_after_a_bandwidth_step_up() {
+    for screen in [screen, bare] {
+        let clean = steady(Shape::clean(10_000));
+        let upstream = (clean.clone(), clean.clone());
+        let viewers = vec![(clean, steps_up())];
+        let mut call = Call::with(Publisher::new(&LAYERS), upstream, viewers, screen);
+        call.run(20);
+        let (before, padding) = (call.estimate(0), call.viewers[0].padding);
+        call.run(10);
+        let after = call.estimate(0);
+        assert!(before < 600_000 && after > 2_000_000, "{before} {after}");
+        let shown = call.viewers[0].frames.last().map(|(_, layer)| *layer);
+        assert_eq!(shown, Some(2));
+        if screen(2).rtx_ssrc == 0 {
+            assert!(call.viewers[0].padding > padding + 20);
+        }
+    }
+}
+
+/// Padding among pictures harms nobody: not a number is missing or there twice, not a picture is late, also where the
+/// publisher's packets come out of order and some of them late.
+#[test]
+fn padding_among_pictures_is_not_noticed() {
+    for (loss, reorder) in [(0, 0), (2, 0), (0, 100_000)] {
+        let rough = steady(Shape {
+            loss: crate::emulator::Loss::percent(loss),
+            reorder,
+            reorder_us: 30_000,
+            ..Shape::clean(10_000)
+        });
+        let clean = steady(Shape::clean(10_000));
+        // Wide enough for the middle layer and too narrow for the top one: probes for ever.
+        let viewers = vec![(clean.clone(), steady(limited(1_500_000)))];
+        let mut call = Call::with(Publisher::new(&LAYERS), (rough, clean), viewers, bare);
+        call.viewers[0].nacks = false;
+        call.run(15);
+        let lost = call.links[&call.viewers[0].id].down.fate.overflowed;
+        let padding = call.viewers[0].padding;
+        call.viewers[0].video = Incoming::default();
+        call.run(45);
+        let viewer = &call.viewers[0];
+        let what = format!("loss {loss} reorder {reorder}");
+        assert!(viewer.padding > padding + 100, "{what}: {}", viewer.padding);
+        assert_eq!(viewer.video.doubles, 0, "{what}");
+        let dropped = call.links[&viewer.id].down.fate.overflowed - lost;
+        let missing = viewer.video.residual() * viewer.video.received() as f64;
+        assert!(
+            missing <= dropped as f64 + 20.0,
+            "{what}: {missing} {dropped}"
+        );
+        assert!(
+            viewer.frames.len() > 1_700,
+            "{what}: {}",
+            viewer.frames.len()
+        );
+    }
+}

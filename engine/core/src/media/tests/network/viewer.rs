@@ -120,6 +120,10 @@ pub struct Viewer {
     pub playout_us: u64,
     start: Option<Micros>,
     kept: BTreeMap<u64, Kept>,
+    /// Numbers of padding among the pictures.
+    padded: BTreeSet<u64>,
+    /// It asks for what is missing.
+    pub nacks: bool,
     holes: BTreeMap<u64, Hole>,
     next: u64,
     needs_key: bool,
@@ -152,6 +156,8 @@ impl Viewer {
             playout_us: 100_000,
             start: None,
             kept: BTreeMap::new(),
+            padded: BTreeSet::new(),
+            nacks: true,
             holes: BTreeMap::new(),
             next: 0,
             needs_key: true,
@@ -242,7 +248,12 @@ impl Viewer {
             }
         }
         self.holes.remove(&number);
-        if !is_new || number < self.next || payload.is_empty() {
+        if !is_new || number < self.next {
+            return;
+        }
+        if payload.is_empty() {
+            self.padding += 1;
+            self.padded.insert(number);
             return;
         }
         let vp8 = Descriptor::parse(payload).expect("VP8");
@@ -269,6 +280,10 @@ impl Viewer {
                 self.kept = self.kept.split_off(&number);
                 self.holes = self.holes.split_off(&number);
                 self.needs_key = false;
+            }
+            // As libwebrtc has it: padding lies between pictures, never in one.
+            while self.padded.remove(&self.next) {
+                self.next += 1;
             }
             let mut end = self.next;
             let frame = loop {
@@ -385,7 +400,7 @@ impl Viewer {
                     due.push(*number as u16);
                 }
             }
-            if !due.is_empty() {
+            if !due.is_empty() && self.nacks {
                 send(&mut |builder| builder.nack(1, self.video_ssrc, &due));
             }
             let is_stuck = self.needs_key && self.video.highest > 0;
