@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 
 use crate::id::Micros;
 
+use super::estimate::MIN_BPS;
 use super::fanout::Copied;
 use super::publication::NONE;
 use super::router::Router;
@@ -94,7 +95,7 @@ impl Router {
             return;
         };
         let pacer = &mut transport.pressure.pacer;
-        let rate_bps = estimate_bps.map_or(0, |bps| bps * PACE_PERCENT / 100);
+        let rate_bps = estimate_bps.map_or(0, |bps| bps.max(MIN_BPS) * PACE_PERCENT / 100);
         let is_paced = rate_bps > 0;
         let was_paced = std::mem::replace(&mut pacer.rate_bps, rate_bps) > 0;
         if is_paced && pacer.queue.capacity() == 0 {

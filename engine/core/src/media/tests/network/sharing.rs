@@ -226,6 +226,23 @@ fn a_budget_is_kept_and_lifted() {
     }
 }
 
+/// What was hardly anything leaves no debt behind.
+#[test]
+fn a_budget_of_next_to_nothing_is_forgotten_when_it_is_lifted() {
+    let mut call = call(&LAYERS, steady(limited(900_000)));
+    call.run(15);
+    call.router.set_budget(call.viewers[0].id, 1);
+    call.run(5);
+    let frames = call.viewers[0].frames.len();
+    call.run(3);
+    assert_eq!(call.viewers[0].frames.len(), frames, "no picture fits");
+    call.router.set_budget(call.viewers[0].id, 0);
+    call.run(10);
+    let shown = call.viewers[0].frames.last().copied();
+    assert_eq!(shown.map(|(_, layer)| layer), Some(1));
+    assert!(shown.is_some_and(|(at, _)| call.now.since(at) < 500_000));
+}
+
 /// A budget that does not bind changes nothing, and raises nothing.
 #[test]
 fn a_generous_budget_widens_no_link() {
