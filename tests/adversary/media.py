@@ -7,6 +7,7 @@ Not here: real DTLS handshakes (tests of the worker), signalling.
 
 import hashlib
 import hmac
+import itertools
 import os
 import select
 import socket
@@ -60,6 +61,9 @@ class Credentials:
     @classmethod
     def fresh(cls) -> "Credentials":
         return cls(os.urandom(4).hex(), os.urandom(12).hex())
+
+
+UNSET: Final = Credentials("", "")
 
 
 # --- STUN
@@ -260,10 +264,14 @@ class Rig:
         self.engine = _engine.Engine(listen=listen or ["127.0.0.1"], port=0, shards=shards)
         self.events: list[tuple[str, int, object]] = []
         self._clerks: list[Peer] = []
+        self._homes = itertools.cycle(range(self.engine.shards))
 
     @property
     def address(self) -> tuple[str, int]:
         return ("127.0.0.1", self.engine.port)
+
+    def next_home(self) -> int:
+        return next(self._homes)
 
     def credentials(self, shard: int) -> "Credentials":
         """Of a transport that is at home there."""
@@ -370,7 +378,7 @@ class Peer:
 
     rig: Rig
     offered_by_us: bool = False
-    server: Credentials = field(default_factory=Credentials.fresh)
+    server: Credentials = UNSET  # at home in the next shard
     client: Credentials = field(default_factory=Credentials.fresh)
     keys: Keys = field(default_factory=Keys)
     role: int = CONTROLLING
@@ -382,6 +390,8 @@ class Peer:
 
     def __post_init__(self) -> None:
         engine = self.rig.engine
+        if self.server is UNSET:
+            self.server = self.rig.credentials(self.rig.next_home())
         self.wire = Wire(self.rig.address)
         self.transport = engine.open_transport(
             local_ufrag=self.server.ufrag,

@@ -37,8 +37,8 @@ HANDSHAKES = 100
 
 
 @pytest.fixture
-def under_test() -> Iterator[Rig]:
-    with rig() as one:
+def under_test(shards: int) -> Iterator[Rig]:
+    with rig(shards=shards) as one:
         yield one
 
 

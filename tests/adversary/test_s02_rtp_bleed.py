@@ -26,8 +26,8 @@ B_SSRC = 0x0B0B0B0B
 
 
 @pytest.fixture
-def under_test() -> Iterator[Rig]:
-    with rig() as one:
+def under_test(shards: int) -> Iterator[Rig]:
+    with rig(shards=shards) as one:
         yield one
 
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.adversary.conftest import SHARDS
 from tests.adversary.media import (
     CONTROLLING,
     PRIORITY,
@@ -37,8 +38,8 @@ MEBIBYTE = 1 << 20
 
 
 @pytest.fixture
-def under_test() -> Iterator[Rig]:
-    with rig() as one:
+def under_test(shards: int) -> Iterator[Rig]:
+    with rig(shards=shards) as one:
         yield one
 
 
@@ -107,9 +108,9 @@ def test_bytes_out_never_exceed_bytes_in(
     assert wire.receive(0) == SILENCE
 
 
-@pytest.fixture(scope="module")
-def reused() -> Iterator[tuple[Wire, Rig]]:
-    with rig() as one:
+@pytest.fixture(scope="module", params=SHARDS)
+def reused(request: pytest.FixtureRequest) -> Iterator[tuple[Wire, Rig]]:
+    with rig(shards=request.param) as one:
         Peer(one)
         yield Wire(one.address), one
 

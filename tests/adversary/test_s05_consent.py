@@ -30,8 +30,8 @@ def call(one: Rig) -> tuple[Peer, Peer]:
     return a, b
 
 
-def test_a_forged_source_without_integrity_moves_nothing() -> None:
-    with rig() as one:
+def test_a_forged_source_without_integrity_moves_nothing(shards: int) -> None:
+    with rig(shards=shards) as one:
         a, b = call(one)
         thief = Wire(one.address)
         wrong = [
@@ -50,9 +50,9 @@ def test_a_forged_source_without_integrity_moves_nothing() -> None:
             assert not is_rtp(datagram)
 
 
-def test_an_authenticated_check_does_move_it() -> None:
+def test_an_authenticated_check_does_move_it(shards: int) -> None:
     """The counterpart: the rule above is not just deafness."""
-    with rig() as one:
+    with rig(shards=shards) as one:
         a, b = call(one)
         old = b.move()
         assert b.check(nominate=True)
@@ -64,8 +64,8 @@ def test_an_authenticated_check_does_move_it() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(90)
-def test_media_to_a_cut_client_stops_within_thirty_seconds() -> None:
-    with rig() as one:
+def test_media_to_a_cut_client_stops_within_thirty_seconds(shards: int) -> None:
+    with rig(shards=shards) as one:
         a, b = call(one)
         cut_at = last = time.monotonic()  # from here on b says nothing, but its port still counts
         sequence = 0

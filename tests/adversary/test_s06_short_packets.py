@@ -68,8 +68,8 @@ def shapes(peer: Peer) -> list[bytes]:
 
 
 @pytest.fixture
-def one() -> Iterator[Rig]:
-    with rig() as under_test:
+def one(shards: int) -> Iterator[Rig]:
+    with rig(shards=shards) as under_test:
         yield under_test
 
 

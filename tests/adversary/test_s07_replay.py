@@ -31,9 +31,9 @@ def drained(b: Peer, wait_s: float) -> list[bytes]:
 
 
 @pytest.mark.parametrize("profile", [AES128_GCM, AES128_CM])
-def test_three_times_and_out_of_order_is_delivered_once(profile: int) -> None:
+def test_three_times_and_out_of_order_is_delivered_once(shards: int, profile: int) -> None:
     source = random.Random(7)
-    with rig() as one:
+    with rig(shards=shards) as one:
         a, b = Peer(one, keys=Keys(profile)).connect(), Peer(one).connect()
         subscribe_audio(b, publish_audio(a, A_SSRC), TO_B_SSRC)
         one.engine.set_ingress_limit(a.transport, bits_per_s=1 << 30, packets_per_s=1 << 20)
@@ -57,8 +57,8 @@ def test_three_times_and_out_of_order_is_delivered_once(profile: int) -> None:
         )
 
 
-def test_old_packets_are_replays_for_ever() -> None:
-    with rig() as one:
+def test_old_packets_are_replays_for_ever(shards: int) -> None:
+    with rig(shards=shards) as one:
         a, b = Peer(one).connect(), Peer(one).connect()
         subscribe_audio(b, publish_audio(a, A_SSRC), TO_B_SSRC)
         a.settle()
@@ -73,10 +73,10 @@ def test_old_packets_are_replays_for_ever() -> None:
 
 
 @pytest.mark.parametrize("profile", [AES128_GCM, AES128_CM])
-def test_two_wraps_with_a_tenth_lost(profile: int) -> None:
+def test_two_wraps_with_a_tenth_lost(shards: int, profile: int) -> None:
     """65535 -> 0 twice; our own outgoing numbers wrap as well (they begin below 2^15)."""
     source = random.Random(11)
-    with rig() as one:
+    with rig(shards=shards) as one:
         a, b = Peer(one, keys=Keys(profile)).connect(), Peer(one).connect()
         subscribe_audio(b, publish_audio(a, A_SSRC), TO_B_SSRC)
         one.engine.set_ingress_limit(a.transport, bits_per_s=1 << 30, packets_per_s=1 << 20)

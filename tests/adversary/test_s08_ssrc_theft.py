@@ -30,8 +30,8 @@ TO_C_SSRC = 0x0C0C0C01
 
 
 @pytest.fixture
-def under_test() -> Iterator[Rig]:
-    with rig() as one:
+def under_test(shards: int) -> Iterator[Rig]:
+    with rig(shards=shards) as one:
         yield one
 
 

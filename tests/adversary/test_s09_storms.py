@@ -20,8 +20,8 @@ def vp8(rtx: int | None) -> _engine.Codec:
     )
 
 
-def storm(rtx: int | None) -> None:
-    with rig() as one:
+def storm(shards: int, rtx: int | None) -> None:
+    with rig(shards=shards) as one:
         engine = one.engine
         a, b = Peer(one).connect(), Peer(one).connect()
         nothing = _engine.Extensions()
@@ -80,9 +80,9 @@ def _plis(a: Peer, datagram: bytes) -> int:
     return found
 
 
-def test_a_storm_of_a_peer_with_rtx() -> None:
-    storm(97)
+def test_a_storm_of_a_peer_with_rtx(shards: int) -> None:
+    storm(shards, 97)
 
 
-def test_a_storm_of_a_peer_without_rtx() -> None:
-    storm(None)
+def test_a_storm_of_a_peer_without_rtx(shards: int) -> None:
+    storm(shards, None)

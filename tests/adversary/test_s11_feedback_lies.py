@@ -235,9 +235,10 @@ def call(
     return sequence, sent, to_liar, to_honest
 
 
+@pytest.mark.parametrize("shards", [1, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("lie", [paradise, prophecy, misery])
-def test_lies_about_a_link_cost_the_liar_alone(lie: Lie) -> None:
-    with rig() as one:
+def test_lies_about_a_link_cost_the_liar_alone(shards: int, lie: Lie) -> None:
+    with rig(shards=shards) as one:
         liar, honest = (Peer(one).connect() for _ in range(2))
         count, sent, to_liar, to_honest = call(one, liar, honest, lie)
         # Nobody else noticed: not a packet less, sound and picture.

@@ -43,9 +43,9 @@ def block(element: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", KEY_FRAMES)
-def test_lies_in_descriptors_hurt_nobody(name: str) -> None:
+def test_lies_in_descriptors_hurt_nobody(shards: int, name: str) -> None:
     source = random.Random(name)
-    with rig() as one:
+    with rig(shards=shards) as one:
         engine = one.engine
         a, b = Peer(one).connect(), Peer(one).connect()
         engine.set_ingress_limit(a.transport, bits_per_s=1 << 30, packets_per_s=1 << 20)

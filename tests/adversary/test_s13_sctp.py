@@ -127,9 +127,9 @@ async def test_acknowledging_what_was_never_sent_costs_nothing() -> None:
 # --- before DTLS
 
 
-def test_sctp_outside_dtls_reaches_nobody() -> None:
+def test_sctp_outside_dtls_reaches_nobody(shards: int) -> None:
     """Not even from a validated 5-tuple; inside DTLS it waits for the fingerprint (tests/sfu/test_dtls.py)."""
-    with rig() as one:
+    with rig(shards=shards) as one:
         a = Peer(one)
         a.check(nominate=True)
         one.wait_for("validated", a.transport)
@@ -274,9 +274,10 @@ def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-async def test_a_real_slow_reader_costs_the_worker_little(tmp_path: Path) -> None:
+async def test_a_real_slow_reader_costs_the_worker_little(tmp_path: Path, shards: int) -> None:
     """Twenty times what may wait is offered to a peer whose SCTP hears nothing any more."""
-    async with worker(tmp_path) as options, owner(options) as one, peer(one, "ann") as ann:
+    running = worker(tmp_path, shards)
+    async with running as options, owner(options) as one, peer(one, "ann") as ann:
         channel = ann.pc.createDataChannel("chat")
         assert isinstance(channel, RTCDataChannel)
         await ann.offer()

@@ -62,8 +62,8 @@ def test_a_peer_with_weak_suites_only_gets_no_connection(weak: bytes) -> None:
 
 
 @pytest.fixture
-def one() -> Iterator[Rig]:
-    with rig() as under_test:
+def one(shards: int) -> Iterator[Rig]:
+    with rig(shards=shards) as under_test:
         yield under_test
 
 
@@ -93,8 +93,9 @@ def test_a_source_has_sixty_four_handshakes_in_the_air(one: Rig) -> None:
     one.wait_for("datagram", later.transport)
 
 
-async def test_no_media_without_the_signalled_certificate(tmp_path: Path) -> None:
-    async with worker(tmp_path) as options, owner(options) as own, peer(own, "eve") as eve:
+async def test_no_media_without_the_signalled_certificate(tmp_path: Path, shards: int) -> None:
+    running = worker(tmp_path, shards)
+    async with running as options, owner(options) as own, peer(own, "eve") as eve:
         eve.pc.createDataChannel("x")
         await eve.offer(with_wrong_fingerprint)
         await own.see(lambda e: e == protocol.Closed("eve", "fingerprint"))

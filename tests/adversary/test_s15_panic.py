@@ -21,8 +21,8 @@ from tests.sfu.live import owner, peer, worker_options
 A_SSRC, V_SSRC, TO_B_SSRC = 0x0A0A0A0A, 0x0E0E0E0E, 0x0B0B0B0B
 
 
-def test_the_others_lose_no_packet() -> None:
-    with rig() as one:
+def test_the_others_lose_no_packet(shards: int) -> None:
+    with rig(shards=shards) as one:
         a, b, victim = (Peer(one).connect() for _ in range(3))
         subscribe_audio(b, publish_audio(a, A_SSRC), TO_B_SSRC)
         subscribe_audio(victim, publish_audio(victim, V_SSRC), TO_B_SSRC)
@@ -48,18 +48,18 @@ def test_the_others_lose_no_packet() -> None:
         a.settle()
 
 
-def test_a_panic_for_nobody_changes_nothing() -> None:
-    with rig() as one:
+def test_a_panic_for_nobody_changes_nothing(shards: int) -> None:
+    with rig(shards=shards) as one:
         a = Peer(one).connect()
         one.engine.fail_deliberately(999_999)
         a.settle()
         assert one.counters("drops").get("panics", 0) == 0
 
 
-async def test_a_session_ends_and_its_room_goes_on(tmp_path: Path) -> None:
+async def test_a_session_ends_and_its_room_goes_on(tmp_path: Path, shards: int) -> None:
     """The worker's own parts around a real engine, in this process, so that the engine is within reach."""
-    plane = NativePlane(("127.0.0.1",), 0)
-    options = worker_options(tmp_path)
+    plane = NativePlane(("127.0.0.1",), 0, shards=shards)
+    options = worker_options(tmp_path, shards)
     async with asyncio.TaskGroup() as tasks:
         life = tasks.create_task(
             serve(plane, options.socket, ("127.0.0.1",), orphan_s=60, handle_signals=False)

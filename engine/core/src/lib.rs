@@ -4,7 +4,7 @@
 //! * `srtp`: protection and replay windows (RFC 3711, RFC 7714).
 //! * `media`: RTP and RTCP parsing, publications, subscriptions, routing (RFC 3550 and friends).
 //! * `plane`: all of it behind one `receive` and one `tick`; `wire` is what it asks of its owner.
-//! * `shard`: several planes behind one port.
+//! * `shard`: several planes behind one port; `sources`: what they count together.
 //!
 //! Not here: sockets and threads (`parley-io`), Python (`parley-py`), DTLS (Python's sfu worker).
 #![forbid(unsafe_code)]
@@ -20,6 +20,7 @@ pub mod media;
 pub mod plane;
 pub mod random;
 pub mod shard;
+pub mod sources;
 pub mod srtp;
 pub mod stun;
 pub mod wire;

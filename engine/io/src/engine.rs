@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use parley_core::plane::Plane;
 use parley_core::shard::{self as homes, Shard};
+use parley_core::sources::Sources;
 use parley_core::wire::Event;
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -117,23 +118,29 @@ impl Engine {
             port,
         };
         keep_panics_short();
+        // What one source may have, all shards count together.
+        let (half_open, connections) = (Arc::default(), Arc::default());
         for (((own, sockets), bell), (relays, incoming)) in
             bound.sockets.into_iter().enumerate().zip(bells).zip(ends)
         {
             let mark = options.dscp.then_some(sys::ASSURED_41);
             // Connections come to the first thread and go where their first check belongs.
             let mut streams = Streams::new(std::mem::take(&mut listeners), mark)?;
-            streams.share(count);
+            streams.share(count, Arc::clone(&connections));
             let outbox = Outbox::new(sockets, streams, relays, options.dscp);
-            engine.add(own, count, bell, outbox, incoming)?;
+            let shard = Shard {
+                own: own as u8,
+                count: count as u8,
+            };
+            engine.add(shard, Arc::clone(&half_open), bell, outbox, incoming)?;
         }
         Ok(engine)
     }
 
     fn add(
         &mut self,
-        own: usize,
-        count: usize,
+        shard: Shard,
+        half_open: Arc<Sources>,
         bell: Arc<Bell>,
         outbox: Outbox,
         incoming: Vec<(u8, Reader)>,
@@ -143,10 +150,8 @@ impl Engine {
             .fill(&mut seed)
             .map_err(|_| io::Error::other("no randomness"))?;
         let mut plane = Plane::new(u64::from_ne_bytes(seed));
-        plane.set_shard(Shard {
-            own: own as u8,
-            count: count as u8,
-        });
+        plane.set_shard(shard, half_open);
+        let (own, count) = (usize::from(shard.own), usize::from(shard.count));
         let seat = Arc::new(Seat::new(bell));
         let (commands, queue) = sync_channel(COMMANDS);
         let (shared, thread_seat) = (Arc::clone(&self.shared), Arc::clone(&seat));

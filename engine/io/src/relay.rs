@@ -6,7 +6,9 @@
 //! Not here: what travels (`parley-core`), who is at home where (`shard`).
 
 use std::cell::UnsafeCell;
+use std::collections::hash_map::RandomState;
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::io;
 use std::sync::atomic::{fence, AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -30,6 +32,14 @@ const fn slots(shards: usize) -> usize {
 }
 /// Slots that packets leave to notices.
 const KEPT_FOR_NOTICES: usize = 32;
+
+/// Of a ring's slots, one in so many may hold checks of strangers at the same time: what validated peers send never
+/// waits for theirs, nor is dropped for it.
+const STRANGERS: usize = 16;
+/// Of a ring that is half full, one slot in so many is left to each 5-tuple: who floods has the first half.
+const CROWDED: usize = 32;
+/// Shares of a crowded ring are counted in so many places, by a keyed hash of the 5-tuple.
+const SHARES: usize = 64;
 
 /// Notices that may wait before peers can no longer add to them.
 const MANY_NOTICES: usize = 1_024;
@@ -118,6 +128,14 @@ fn ring(slots: usize) -> (Writer, Reader) {
 }
 
 impl Writer {
+    /// Whether the reader is done with the slot of this number.
+    fn has_passed(&mut self, number: usize) -> bool {
+        if self.read <= number {
+            self.read = self.ring.read.0.load(Ordering::Acquire);
+        }
+        self.read > number
+    }
+
     /// Whether fewer than so many slots are taken.
     fn has_room(&mut self, limit: usize) -> bool {
         if self.written - self.read >= limit {
@@ -223,9 +241,9 @@ pub struct RelayCounters {
     pub passed_on: u64,
     /// Packets for subscribers of other shards, once per shard.
     pub relayed: u64,
-    /// Either of them, dropped because a ring was full.
+    /// Either of them, dropped because a ring was full, or half full and this 5-tuple had its share.
     pub dropped: u64,
-    /// Checks from 5-tuples that nobody has validated, dropped because a ring was half full.
+    /// Checks from 5-tuples that nobody has validated, dropped because too many of them were in the ring.
     pub strangers: u64,
 }
 
@@ -244,6 +262,68 @@ struct Way {
     bell: Arc<Bell>,
     /// Notices that found no room.
     backlog: VecDeque<Message>,
+    strangers: Strangers,
+    crowd: Crowd,
+}
+
+/// Which slots the latest strangers have.
+struct Strangers {
+    /// Their numbers, the oldest at `next`; None at first.
+    slots: Box<[Option<usize>]>,
+    next: usize,
+}
+
+impl Strangers {
+    fn new(slots: usize) -> Self {
+        Self {
+            slots: vec![None; slots / STRANGERS].into(),
+            next: 0,
+        }
+    }
+
+    /// Whether one more may come, into this slot.
+    fn admit(&mut self, writer: &mut Writer) -> bool {
+        let oldest = &mut self.slots[self.next];
+        if oldest.is_some_and(|number| !writer.has_passed(number)) {
+            return false;
+        }
+        *oldest = Some(writer.written);
+        self.next = (self.next + 1) % self.slots.len();
+        true
+    }
+}
+
+/// Who has added how much since the ring was half full.
+struct Crowd {
+    shares: [u16; SHARES],
+    is_counting: bool,
+    /// Nobody can choose whose share they use up.
+    key: RandomState,
+}
+
+impl Crowd {
+    fn new() -> Self {
+        Self {
+            shares: [0; SHARES],
+            is_counting: false,
+            key: RandomState::new(),
+        }
+    }
+
+    /// Whether this 5-tuple may add one more.
+    fn admit(&mut self, path: &Path, writer: &mut Writer) -> bool {
+        let slots = writer.ring.slots.len();
+        if writer.has_room(slots / 2) {
+            if std::mem::take(&mut self.is_counting) {
+                self.shares.fill(0);
+            }
+            return true;
+        }
+        self.is_counting = true;
+        let share = &mut self.shares[self.key.hash_one(path) as usize % SHARES];
+        *share = share.saturating_add(1);
+        usize::from(*share) <= slots / CROWDED
+    }
 }
 
 /// The ways from one thread to all others.
@@ -271,13 +351,13 @@ impl Relays {
         let Some(way) = way(&mut self.ways, to) else {
             return;
         };
-        let slots = way.writer.ring.slots.len();
-        let limit = if is_stranger {
-            slots / 2
+        let limit = way.writer.ring.slots.len() - KEPT_FOR_NOTICES;
+        let is_admitted = if is_stranger {
+            way.writer.has_room(limit) && way.strangers.admit(&mut way.writer)
         } else {
-            slots - KEPT_FOR_NOTICES
+            way.crowd.admit(path, &mut way.writer)
         };
-        if way.packet(limit, Message::Datagram(*path), datagram) {
+        if is_admitted && way.packet(limit, Message::Datagram(*path), datagram) {
             self.counters.passed_on += 1;
         } else if is_stranger {
             self.counters.strangers += 1;
@@ -363,6 +443,8 @@ pub fn connect(bells: &[Arc<Bell>]) -> Vec<(Relays, Vec<(u8, Reader)>)> {
                 writer,
                 bell: Arc::clone(bell),
                 backlog: VecDeque::new(),
+                strangers: Strangers::new(slots(bells.len())),
+                crowd: Crowd::new(),
             }));
             ends[to].1.push((from as u8, reader));
         }
@@ -411,13 +493,13 @@ mod tests {
     }
 
     #[test]
-    fn strangers_have_half_and_notices_always_arrive_in_order() {
+    fn strangers_have_a_sixteenth_and_notices_always_arrive_in_order() {
         let (mut relays, mut reader, _bell) = pair();
         for port in 0..2_000 {
             relays.datagram(1, &path(port), &[1; 100], true);
         }
-        assert_eq!(relays.counters.passed_on, 512);
-        assert_eq!(relays.counters.strangers, 2_000 - 512);
+        assert_eq!(relays.counters.passed_on, 64);
+        assert_eq!(relays.counters.strangers, 2_000 - 64);
         for port in 0..2_000 {
             relays.datagram(1, &path(port), &[1; 200], false);
         }
@@ -442,6 +524,41 @@ mod tests {
         relays.publish();
         assert_eq!(drain(&mut reader), vec![(None, 0); 68]);
         assert!(!relays.is_waiting());
+    }
+
+    #[test]
+    fn who_floods_has_half_and_leaves_the_rest_to_others() {
+        let (mut relays, mut reader, _bell) = pair();
+        let flood = |relays: &mut Relays, count| {
+            let before = relays.counters.passed_on;
+            for _ in 0..count {
+                relays.datagram(1, &path(1), &[1; 100], false);
+            }
+            relays.counters.passed_on - before
+        };
+        assert_eq!(flood(&mut relays, 2_000), 512 + 32);
+        for port in 2..22 {
+            relays.datagram(1, &path(port), &[2; 100], false);
+        }
+        assert_eq!(relays.counters.passed_on, 512 + 32 + 20);
+        assert_eq!(flood(&mut relays, 100), 0);
+        relays.publish();
+        reader.look();
+        for _ in 0..200 {
+            assert!(reader.next().is_some());
+        }
+        reader.release();
+        assert_eq!(flood(&mut relays, 2_000), 200 - 32 - 20 + 32, "a new count");
+        for port in 0..200 {
+            relays.datagram(1, &path(port), &[1; 100], true);
+        }
+        assert_eq!(relays.counters.strangers, 200 - 64);
+        relays.publish();
+        assert_eq!(drain(&mut reader).len(), 512 + 32 + 64);
+        for port in 0..200 {
+            relays.datagram(1, &path(port), &[1; 100], true);
+        }
+        assert_eq!(relays.counters.strangers, 2 * (200 - 64));
     }
 
     #[test]

@@ -8,11 +8,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use parley_core::hash::FastMap;
 use parley_core::id::Micros;
+use parley_core::sources::{source_of, Counted, Sources};
 use parley_core::wire::{Path, Traffic};
 
 use crate::epoll::{self, Epoll, Ready, READY};
@@ -30,8 +32,8 @@ const READS_PER_TURN: usize = 16;
 /// Connections at once: a file descriptor each, of the usual 1,024.
 const MAX_CONNECTIONS: usize = 512;
 /// Of one source (an IPv4 address, an IPv6 /64): an office behind one address that lets no UDP out.
-const MAX_PER_SOURCE: u32 = 64;
-/// Of one source, not yet validated.
+const MAX_PER_SOURCE: u8 = 64;
+/// Of one source, not yet validated: in the first shard, for the others get them with their check.
 const MAX_UNPROVEN_PER_SOURCE: u32 = 16;
 /// To send the check in.
 const PATIENCE_US: u64 = 5_000_000;
@@ -79,6 +81,8 @@ pub struct Connection {
     stream: TcpStream,
     path: Path,
     source: IpAddr,
+    /// Among its source's, of all shards.
+    _counted: Counted,
     opened: Micros,
     is_proven: bool,
     /// Part of a frame, or several.
@@ -91,12 +95,6 @@ pub struct Connection {
     is_over: bool,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Load {
-    all: u32,
-    unproven: u32,
-}
-
 /// All listeners and connections.
 pub struct Streams {
     epoll: Epoll,
@@ -105,7 +103,10 @@ pub struct Streams {
     connections: Vec<Option<Box<Connection>>>,
     free: Vec<usize>,
     by_path: FastMap<Path, usize>,
-    load: HashMap<IpAddr, Load>,
+    /// Of all shards, by source.
+    sources: Arc<Sources>,
+    /// Not yet validated, by source.
+    unproven: HashMap<IpAddr, u32>,
     dirty: Vec<usize>,
     /// Connections to close, and their paths to tell.
     over: Vec<usize>,
@@ -129,7 +130,8 @@ impl Streams {
             connections: Vec::new(),
             free: Vec::new(),
             by_path: FastMap::default(),
-            load: HashMap::new(),
+            sources: Arc::default(),
+            unproven: HashMap::new(),
             dirty: Vec::new(),
             over: Vec::new(),
             is_accepting: true,
@@ -139,9 +141,10 @@ impl Streams {
         })
     }
 
-    /// One of so many shards, which share the descriptors.
-    pub fn share(&mut self, shards: usize) {
+    /// One of so many shards, which share the descriptors and count together what each source has.
+    pub fn share(&mut self, shards: usize, sources: Arc<Sources>) {
         self.most = MAX_CONNECTIONS / shards.max(1);
+        self.sources = sources;
     }
 
     /// Readable while something is to be done.
@@ -212,6 +215,7 @@ impl Streams {
         if self.is_full(source) {
             return None;
         }
+        let counted = self.sources.count(source, MAX_PER_SOURCE)?;
         let local = stream.local_addr().ok()?.ip();
         stream.set_nonblocking(true).ok()?;
         stream.set_nodelay(true).ok()?;
@@ -228,6 +232,7 @@ impl Streams {
             stream,
             path,
             source,
+            _counted: counted,
             opened: now,
             is_proven: false,
             input: Box::new([0; READ_BYTES]),
@@ -242,10 +247,8 @@ impl Streams {
     }
 
     fn is_full(&self, source: IpAddr) -> bool {
-        let load = self.load.get(&source).copied().unwrap_or_default();
-        self.by_path.len() >= self.most
-            || load.all >= MAX_PER_SOURCE
-            || load.unproven >= MAX_UNPROVEN_PER_SOURCE
+        let unproven = self.unproven.get(&source).copied().unwrap_or_default();
+        self.by_path.len() >= self.most || unproven >= MAX_UNPROVEN_PER_SOURCE
     }
 
     /// Watch a connection from now on; its place.
@@ -259,9 +262,7 @@ impl Streams {
             return None;
         }
         self.by_path.insert(connection.path, at);
-        let load = self.load.entry(connection.source).or_default();
-        load.all += 1;
-        load.unproven += 1;
+        *self.unproven.entry(connection.source).or_default() += 1;
         self.counters.open += 1;
         self.connections[at] = Some(connection);
         Some(at)
@@ -351,12 +352,20 @@ impl Streams {
         if is_validated {
             connection.is_proven = true;
             let source = connection.source;
-            if let Some(load) = self.load.get_mut(&source) {
-                load.unproven -= 1;
-            }
+            self.proved(source);
         } else {
             self.counters.unproven += 1;
             self.end(at);
+        }
+    }
+
+    /// One unproven connection of a source less.
+    fn proved(&mut self, source: IpAddr) {
+        if let Some(unproven) = self.unproven.get_mut(&source) {
+            *unproven -= 1;
+            if *unproven == 0 {
+                self.unproven.remove(&source);
+            }
         }
     }
 
@@ -396,12 +405,8 @@ impl Streams {
         let connection = self.connections[at].take()?;
         self.free.push(at);
         self.by_path.remove(&connection.path);
-        if let Some(load) = self.load.get_mut(&connection.source) {
-            load.all -= 1;
-            load.unproven -= u32::from(!connection.is_proven);
-            if load.all == 0 {
-                self.load.remove(&connection.source);
-            }
+        if !connection.is_proven {
+            self.proved(connection.source);
         }
         self.counters.open -= 1;
         Some(connection)
@@ -537,14 +542,6 @@ fn is_temporary(why: &io::Error) -> bool {
     )
 }
 
-/// Whom a limit counts: an IPv4 address, or the /64 that one host commonly has to itself.
-fn source_of(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -665,7 +662,7 @@ mod tests {
         assert_eq!(scene.closed(), 16, "too late");
         scene.streams.sweep(NOW, |_| false);
         assert_eq!(scene.closed(), 4, "consent lost");
-        assert!(scene.streams.load.is_empty());
+        assert!(scene.streams.unproven.is_empty() && scene.streams.sources.is_empty());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
 
 use parley_core::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
 use parley_core::media::{Codec, Extensions, ReceiveStream, Relayed, SendStream};
@@ -235,8 +236,9 @@ struct Two {
 impl Two {
     fn new() -> Self {
         let mut planes = [Plane::new(1), Plane::new(2)];
+        let half_open = Arc::default();
         for (own, plane) in (0..).zip(&mut planes) {
-            plane.set_shard(Shard { own, count: 2 });
+            plane.set_shard(Shard { own, count: 2 }, Arc::clone(&half_open));
         }
         Self {
             planes,

@@ -95,9 +95,10 @@ fn path(port: u16) -> Path {
 
 impl Port {
     fn new() -> Self {
+        let half_open = Arc::default();
         let shard = |own| {
             let mut plane = Plane::new(u64::from(own));
-            plane.set_shard(Shard { own, count: SHARDS });
+            plane.set_shard(Shard { own, count: SHARDS }, Arc::clone(&half_open));
             let out = Out {
                 slot: [0; SLOT_BYTES],
                 sent: Vec::new(),
@@ -232,6 +233,34 @@ fn strangers_leave_nothing_behind() {
             (1, Abroad::Datagram(_, _, false))
         ]
     ));
+}
+
+/// S14: wherever its sessions are at home, a source has 64 unfinished handshakes, and not one less.
+#[test]
+fn handshakes_of_a_source_are_counted_over_all_shards() {
+    let homes: [fn(u64) -> u8; 2] = [|number| (number % u64::from(SHARDS)) as u8, |_| 1];
+    for home in homes {
+        let mut port = Port::new();
+        let mut begun = 0;
+        for number in 1..=u64::from(HALF_OPEN) + 9 {
+            let (_, ufrag) = port.open(number, home(number));
+            port.send(0, number as u16, &check(&ufrag, PASSWORD));
+            port.send(2, number as u16, &[22, 1]);
+            let told = port.events(home(number));
+            begun += u8::from(matches!(told[..], [_, Event::Datagram(..)]));
+        }
+        assert_eq!((begun, port.drops().half_open), (HALF_OPEN, 9));
+        let (plane, out) = &mut port.shards[1];
+        plane.close_transport(TransportId(handle(1, home(1))), START, out);
+        port.deliver();
+        let late = u16::from(HALF_OPEN) + 1;
+        port.send(0, late, &[22, 1]);
+        let told = port.events(home(late.into()));
+        assert!(
+            matches!(told[..], [Event::Datagram(..)]),
+            "there is room now"
+        );
+    }
 }
 
 #[test]

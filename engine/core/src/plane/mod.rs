@@ -15,7 +15,7 @@ mod abroad_tests;
 mod tests;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use crate::hash::FastMap;
 use crate::ice::{Change, Verdict};
@@ -23,6 +23,7 @@ use crate::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
 use crate::media::{self, ReceiveStream, Router, SendStream};
 use crate::random::{derived, Random};
 use crate::shard::Shard;
+use crate::sources::Sources;
 use crate::srtp::{self, Profile};
 use crate::stun::{self, Class, Message};
 use crate::wire::{Event, Output, Path};
@@ -43,7 +44,7 @@ const ICE_TICK_US: u64 = 20_000;
 
 /// Transports of one source address whose handshakes are unfinished (S14). More wait: DTLS repeats itself. The
 /// owner ends a handshake that takes longer than five seconds.
-pub const HALF_OPEN: u32 = 64;
+pub const HALF_OPEN: u8 = 64;
 
 /// Something the caller asked for that cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +62,8 @@ pub struct Plane {
     /// Words of ours, but looked up by words of anybody: the keyed hash.
     ufrags: HashMap<Box<[u8]>, (TransportId, u32)>,
     paths: FastMap<Path, TransportId>,
-    /// Transports between their first DTLS datagram and their keys, by source.
-    half_open: FastMap<IpAddr, u32>,
+    /// Transports between their first DTLS datagram and their keys, of all shards.
+    half_open: Arc<Sources>,
     router: Router,
     random: Random,
     drops: Drops,
@@ -88,7 +89,7 @@ impl Plane {
             table: Table::default(),
             ufrags: HashMap::new(),
             paths: FastMap::default(),
-            half_open: FastMap::default(),
+            half_open: Arc::default(),
             router: Router::new(derived(seed, 1)),
             random,
             drops: Drops::default(),
@@ -198,9 +199,7 @@ impl Plane {
     ) {
         if let Some(transport) = self.table.get_mut(id) {
             transport.set_keys(profile, material, is_client);
-            if let Some(source) = transport.half_open.take() {
-                self.opened(source);
-            }
+            transport.half_open = None;
             self.router.opened(id);
         }
     }
@@ -227,25 +226,12 @@ impl Plane {
 
     fn forget(&mut self, id: TransportId, out: &mut impl Output) {
         if let Some(transport) = self.table.remove(id) {
-            if let Some(source) = transport.half_open {
-                self.opened(source);
-            }
             for path in transport.ice.paths() {
                 self.paths.remove(&path);
                 self.routes.removed(&path, out);
             }
             for ufrag in transport.ice.ufrags() {
                 self.ufrags.remove(ufrag);
-            }
-        }
-    }
-
-    /// One handshake of a source less.
-    fn opened(&mut self, source: IpAddr) {
-        if let Some(count) = self.half_open.get_mut(&source) {
-            *count -= 1;
-            if *count == 0 {
-                self.half_open.remove(&source);
             }
         }
     }
@@ -513,19 +499,15 @@ impl Plane {
         now: Micros,
         out: &mut impl Output,
     ) {
-        let most = self.half_open_limit();
         let transport = self.table.get_mut(id).expect("paths lead to transports");
         transport.counters.received(datagram.len());
         let is_keyed = transport.srtp.is_some();
         if !is_keyed && transport.half_open.is_none() {
-            let source = source_of(path);
-            let count = self.half_open.entry(source).or_default();
-            if *count >= most {
+            transport.half_open = self.half_open.count(path.remote.ip(), HALF_OPEN);
+            if transport.half_open.is_none() {
                 self.drops.half_open += 1;
                 return;
             }
-            *count += 1;
-            transport.half_open = Some(source);
         }
         if !transport.admit(datagram.len(), now) || !transport.ice.dtls(path, is_keyed, now) {
             self.drops.over_limit += 1;
@@ -715,15 +697,5 @@ impl Plane {
             subscriptions: media.subscriptions,
             drops,
         }
-    }
-}
-
-/// Who a 5-tuple belongs to: an IPv4 address, or the network that one IPv6 host may choose its addresses from.
-fn source_of(path: &Path) -> IpAddr {
-    match path.remote.ip() {
-        IpAddr::V6(ip) if ip.to_ipv4_mapped().is_none() => {
-            IpAddr::V6(Ipv6Addr::from(u128::from(ip) >> 64 << 64))
-        }
-        ip => ip,
     }
 }

@@ -5,21 +5,21 @@
 //! home announces. Strangers create no state anywhere (S1, S2, S4).
 //! Not here: the queues between shards (`parley-io`).
 
+use std::sync::Arc;
+
 use crate::hash::FastMap;
 use crate::id::Micros;
 use crate::shard::{shard_of, Notice, Shard};
+use crate::sources::Sources;
 use crate::stun::{Class, Message};
 use crate::wire::{Event, Output, Path};
 
-use super::{Plane, HALF_OPEN, TAKEOVER_US};
+use super::{Plane, TAKEOVER_US};
 
 /// From here on a path's socket is a TCP listener; connections move as a whole, never their frames.
 const FIRST_CONNECTION: u8 = 128;
 /// Least time between two questions about a 5-tuple that somebody else has: checks are repeated anyway.
 const CONTEST_US: u64 = 20_000;
-
-/// Unfinished handshakes of one source in each shard, however many there are.
-const HALF_OPEN_LEAST: u32 = 8;
 
 /// What a plane knows of the others.
 #[derive(Debug)]
@@ -65,17 +65,11 @@ impl Routes {
 }
 
 impl Plane {
-    /// One plane of several behind one port. Before anything else.
-    pub fn set_shard(&mut self, shard: Shard) {
+    /// One plane of several behind one port, which count unfinished handshakes together. Before anything else.
+    pub fn set_shard(&mut self, shard: Shard, half_open: Arc<Sources>) {
         self.routes = Routes::new(shard);
         self.router.set_shard(shard);
-    }
-
-    /// This shard's part of the handshakes that one source may have unfinished: its transports are spread over all.
-    pub(super) fn half_open_limit(&self) -> u32 {
-        HALF_OPEN
-            .div_ceil(u32::from(self.routes.shard.count))
-            .max(HALF_OPEN_LEAST)
+        self.half_open = half_open;
     }
 
     /// The other shard that answers to the ufrag of this check. For what comes over connections.

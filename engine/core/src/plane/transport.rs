@@ -1,13 +1,12 @@
 //! One peer's ICE, SRTP and limits, and the table of all of them.
 
-use std::net::IpAddr;
-
 use crate::hash::FastMap;
 use crate::ice::Ice;
 use crate::id::{Micros, TransportId};
 use crate::limit::Bucket;
 use crate::media::SendStream;
 use crate::shard::Notice;
+use crate::sources::Counted;
 use crate::srtp::{Profile, Session};
 use crate::wire::{Event, Output, Path, Traffic};
 
@@ -129,8 +128,8 @@ pub struct Transport {
     pub ice: Ice,
     pub srtp: Option<Session>,
     pub counters: Counters,
-    /// Whose half-open handshakes it counts among (S14).
-    pub half_open: Option<IpAddr>,
+    /// Its handshake is one of its source's unfinished ones (S14).
+    pub half_open: Option<Counted>,
     pub carried: Carried,
     keys: Option<Keys>,
     bits: Bucket,
