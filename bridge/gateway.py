@@ -23,6 +23,7 @@ from bridge.conference.ids import (
     TrackSource,
 )
 from bridge.conference.ports import Cause, ConferenceRecord, Directory, Ghosts
+from bridge.conference.streams import StreamPolicy
 from sfu.description import Candidate, Description, LayerSpec, MediaKind, Profile, Wish
 
 if TYPE_CHECKING:
@@ -375,6 +376,8 @@ class Context:
     fetch: "Fetcher"
     summary: Callable[[ConferenceId], str] = lambda _: ""
     """One line about a live conference's media for `!conf status`; empty when nothing is known."""
+    streams: Callable[[ConferenceRecord], StreamPolicy] = lambda _: StreamPolicy()
+    """What of a conference is forwarded as configured, before what its moderators chose."""
     proof: IdentityProof | None = None
     ghosts: Ghosts | None = None
     tokens: Tokens | None = None

@@ -47,6 +47,7 @@ class Parts:
         tasks: asyncio.TaskGroup,
     ) -> None:
         self.http = Http(config.http, health)
+        configured_streams = policies(config)
         self.media = WorkerMedia(
             worker.client,
             stores.store,
@@ -54,7 +55,7 @@ class Parts:
             self._deliver_signal,
             self._submit_for_media,
             on_lost=worker.lost,
-            policies=policies(config),
+            policies=configured_streams,
         )
         context = Context(
             config=config,
@@ -69,6 +70,7 @@ class Parts:
             http=self.http,
             fetch=Fetcher(),
             summary=self.media.summary,
+            streams=configured_streams,
         )
         self.gateways: dict[str, Gateway] = context.gateways
         for name in configured(config):

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from bridge.conference.ids import Role
 from bridge.conference.ports import ConferenceRecord
+from bridge.conference.streams import StreamPolicy
 from bridge.config import Config
 from bridge.config.models import PolicySection
-from bridge.media.policy import StreamPolicy
 
 
 def policies(config: Config) -> Callable[[ConferenceRecord], StreamPolicy]:

@@ -20,6 +20,7 @@ from bridge.conference.ids import (
     TrackKind,
     TrackSource,
 )
+from bridge.conference.streams import StreamRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,15 @@ class Unbind:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleStreams:
+    """What of the call is forwarded from now on. `rule` None = all of them; `value` None = as configured, 0 = off."""
+
+    by: Actor
+    rule: StreamRule | None
+    value: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """Everybody out. Bindings stay."""
 
@@ -187,5 +197,6 @@ Command = (
     | Say
     | Bind
     | Unbind
+    | RuleStreams
     | End
 )

@@ -7,7 +7,7 @@ Not here: ordering, persistence, answering (`bridge.focus`).
 from collections.abc import Iterable, Sequence
 from typing import assert_never
 
-from bridge.conference import bindings, chat, mutes, roster
+from bridge.conference import bindings, chat, mutes, roster, steering
 from bridge.conference.commands import (
     Bind,
     Command,
@@ -18,6 +18,7 @@ from bridge.conference.commands import (
     Publish,
     Remove,
     Rename,
+    RuleStreams,
     Say,
     SetLegState,
     SetMuted,
@@ -88,6 +89,8 @@ def _decide(state: State, command: Command, now_ms: int) -> tuple[Event, ...]:  
             return bindings.bind(state, command)
         case Unbind():
             return bindings.unbind(state, command)
+        case RuleStreams():
+            return steering.rule(state, command)
         case End():
             return roster.end(state, command)
         case _:

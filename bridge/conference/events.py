@@ -20,6 +20,7 @@ from bridge.conference.ids import (
     TrackKind,
     TrackSource,
 )
+from bridge.conference.streams import StreamChoice, StreamRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,16 @@ class Unbound:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamsRuled:
+    """A moderator changed what is forwarded. `choice` is the new whole; `rule` and `value` as in `RuleStreams`."""
+
+    choice: StreamChoice
+    rule: StreamRule | None
+    value: int | None
+    by: Actor
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     by: Actor | None = None
 
@@ -168,5 +179,6 @@ Event = (
     | Said
     | Bound
     | Unbound
+    | StreamsRuled
     | Ended
 )

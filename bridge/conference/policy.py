@@ -17,6 +17,7 @@ from bridge.conference.commands import (
     Publish,
     Remove,
     Rename,
+    RuleStreams,
     Say,
     SetLegState,
     SetMuted,
@@ -58,6 +59,7 @@ TABLE: Final[dict[type[Command], tuple[Verdict, Verdict, Verdict, Verdict]]] = {
     Remove: (_N, _N, _B, _A),
     Bind: (_N, _N, _A, _A),
     Unbind: (_N, _N, _A, _A),
+    RuleStreams: (_N, _N, _A, _A),
     End: (_N, _N, _A, _A),
 }
 
@@ -68,6 +70,7 @@ _DEED: Final[dict[type[Command], str]] = {
     Remove: "remove people from the call",
     Bind: "connect rooms",
     Unbind: "disconnect rooms",
+    RuleStreams: "change the call's policy",
     End: "end the call",
 }
 
@@ -81,7 +84,7 @@ def authorize(state: State, command: Command) -> None:
     match command:
         case Mute(by, target) | Unmute(by, target) | Remove(by, target):
             _check(state, type(command), by, target)
-        case Say(by) | Bind(by) | Unbind(by) | End(by):
+        case Say(by) | Bind(by) | Unbind(by) | RuleStreams(by) | End(by):
             _check(state, type(command), by, None)
         case _:
             return  # a row of _OWN; the exhaustive test keeps this branch honest

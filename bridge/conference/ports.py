@@ -16,6 +16,7 @@ from bridge.conference.ids import (
     Place,
     TrackKind,
 )
+from bridge.conference.streams import AS_CONFIGURED, StreamChoice
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class ConferenceRecord:
     slug: short human name, unique; the XMPP focus is `slug@component/focus`.
     room: LiveKit room name, unique; for a Matrix room the MatrixRTC alias (hash of room and slot).
     places: bound Matrix rooms and MUCs. `auto` = made for an unbound room, without bridging.
+    streams: what moderators chose of the policy; media adds what is configured.
     """
 
     id: ConferenceId
@@ -33,6 +35,7 @@ class ConferenceRecord:
     title: str = ""
     places: tuple[Place, ...] = ()
     auto: bool = False
+    streams: StreamChoice = AS_CONFIGURED
 
 
 @dataclass(frozen=True, slots=True)

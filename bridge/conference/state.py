@@ -19,6 +19,7 @@ from bridge.conference.events import (
     LegChanged,
     MuteRuled,
     Said,
+    StreamsRuled,
     Track,
     TrackMuted,
     TrackPublished,
@@ -99,6 +100,8 @@ class State:
             case Unbound(place):
                 places = tuple(p for p in self.record.places if p != place)
                 return replace(self, record=replace(self.record, places=places))
+            case StreamsRuled(choice):
+                return replace(self, record=replace(self.record, streams=choice))
             case Said() | Ended():
                 return self
             case _:

@@ -9,6 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from bridge.conference.streams import MAX_LAST_N, MAX_LOUDEST, MAX_QUIET_VIDEO_S
+
 
 class Section(BaseModel):
     """Base: no unknown keys, immutable."""
@@ -141,9 +143,9 @@ class PolicySection(Section):
     voices forwarded; audience: roles whose pictures are forwarded only while they speak.
     """
 
-    last_n: int = Field(default=0, ge=0, le=1000)
-    quiet_video_s: float = Field(default=0, ge=0, le=86_400)
-    loudest: int = Field(default=0, ge=0, le=16)
+    last_n: int = Field(default=0, ge=0, le=MAX_LAST_N)
+    quiet_video_s: float = Field(default=0, ge=0, le=MAX_QUIET_VIDEO_S)
+    loudest: int = Field(default=0, ge=0, le=MAX_LOUDEST)
     audience: tuple[Literal["guest", "member"], ...] = ()
 
 

@@ -11,7 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from bridge.conference.commands import Bind, Command, Join, Publish, Rename, Say, Unbind
+from bridge.conference.commands import (
+    Bind,
+    Command,
+    Join,
+    Publish,
+    Rename,
+    RuleStreams,
+    Say,
+    Unbind,
+)
 from bridge.conference.conference import Conference
 from bridge.conference.errors import ConferenceError, Refused, Unavailable
 from bridge.conference.events import Event, Leg
@@ -25,7 +34,7 @@ QUEUE_COMMANDS: Final = 1000
 IDENTITY_TIMEOUT_S: Final = 5.0  # computed, not asked; more means something is broken
 RESTORE_TIMEOUT_S: Final = 10.0
 
-_COMMITTED_FIRST: Final = (Say, Bind, Unbind)
+_COMMITTED_FIRST: Final = (Say, Bind, Unbind, RuleStreams)
 _REFUSED_WHEN_FULL: Final = (Join, Publish, Rename)
 
 

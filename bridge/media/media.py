@@ -24,9 +24,9 @@ from bridge.conference.ids import (
     TrackSource,
 )
 from bridge.conference.ports import ConferenceRecord
+from bridge.conference.streams import StreamPolicy
 from bridge.gateway import MediaSignal, SessionOver, Store
 from bridge.media.lane import Lane
-from bridge.media.policy import StreamPolicy
 from bridge.media.readoption import Readopted, correct, hold, keep_choices, match
 from bridge.media.room import Room, Session
 from bridge.media.rows import Rows
@@ -100,7 +100,7 @@ class WorkerMedia:
         """
         snapshot = await self._first_snapshot()
         for record, legs in live.items():
-            room = self._rooms[record.id] = Room(record.id, record, rules=self._policies(record))
+            room = self._rooms[record.id] = Room(record.id, record, rules=self._rules(record))
             for leg in legs:
                 self._room_of_leg[leg.id] = room
                 room.enter(leg)  # what it would send is planned again below
@@ -164,6 +164,9 @@ class WorkerMedia:
         """One line about a conference's media, empty when nothing is known."""
         return summary(self.statistics.loads.get(conference))
 
+    def _rules(self, record: ConferenceRecord) -> StreamPolicy:
+        return record.streams.over(self._policies(record))
+
     async def _first_snapshot(self) -> protocol.Snapshot:
         try:
             async with asyncio.timeout(FIRST_SNAPSHOT_S):
@@ -189,7 +192,7 @@ class WorkerMedia:
     def notify(self, conference: ConferenceRecord, events: Sequence[Event]) -> None:
         """Keeps `ports.Listener`; the first of them, so that gates are shut before anybody is told."""
         room = self._room(conference.id)
-        room.record, room.rules = conference, self._policies(conference)
+        room.record, room.rules = conference, self._rules(conference)
         for event in events:
             names: tuple[str, ...] = ()
             if isinstance(event, Left):

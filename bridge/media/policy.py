@@ -1,24 +1,14 @@
-"""What of a large conference is forwarded: the configured rules, and the worker's view of them. Pure.
+"""What of a large conference is forwarded: the rules in force, and the worker's view of them. Pure.
 
 Not here: the configuration (`bridge.config`), carrying it out (the worker).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from bridge.conference.events import Leg
 from bridge.conference.ids import ConferenceId, LegId, Role
+from bridge.conference.streams import StreamPolicy
 from sfu import protocol
-
-
-@dataclass(frozen=True, slots=True)
-class StreamPolicy:
-    """As `sfu.protocol.Policy`; `audience`: roles whose pictures are forwarded only while they speak."""
-
-    last_n: int = 0
-    quiet_video_s: float = 0.0
-    loudest: int = 0
-    audience: frozenset[Role] = frozenset()
 
 
 def command(

@@ -22,7 +22,8 @@ from bridge.conference.events import (
 )
 from bridge.conference.ids import ConferenceId, LegId, LegState, TrackId
 from bridge.conference.ports import ConferenceRecord
-from bridge.media.policy import StreamPolicy, command
+from bridge.conference.streams import StreamPolicy
+from bridge.media.policy import command
 from sfu import protocol
 from sfu.description import Wish
 

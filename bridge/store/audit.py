@@ -16,6 +16,7 @@ from bridge.conference.events import (
     Joined,
     Left,
     MuteRuled,
+    StreamsRuled,
     TrackMuted,
     Unbound,
 )
@@ -51,6 +52,8 @@ def _row(conference: ConferenceId, event: Event) -> dict[str, object] | None:
             target, detail = str(account), {"kind": kind.value if kind else "all", "muted": muted}
         case Bound(place=place) | Unbound(place=place):
             target, detail = f"{place.network.value}:{place.address}", {}
+        case StreamsRuled(rule=rule, value=value):
+            target, detail = rule.value if rule else "all", {"value": value}
         case Ended():
             target, detail = None, {}
         case _:

@@ -11,10 +11,11 @@ from sqlalchemy import BindParameter, Connection, Row, Select, bindparam, select
 from bridge.conference.errors import Refused
 from bridge.conference.ids import ConferenceId, Network, Place
 from bridge.conference.ports import ConferenceRecord
+from bridge.conference.streams import AS_CONFIGURED, StreamChoice
 from bridge.store.database import Database, now_ms
 from bridge.store.statements import insert
 from bridge.store.tables import bindings, conferences
-from bridge.store.values import random_name
+from bridge.store.values import from_text, random_name
 
 _ID: Final = 26  # characters: 130 random bits
 _SLUG: Final = 8  # characters: 40 random bits, short enough to read out; unique by the table
@@ -127,6 +128,12 @@ def _records(rows: Iterable[Row[Any]]) -> list[ConferenceRecord]:
         if row.network is not None:
             places = (*places, Place(Network(row.network), row.address))
         found[row.id] = ConferenceRecord(
-            ConferenceId(row.id), row.slug, row.room, row.title, places, row.auto
+            ConferenceId(row.id),
+            row.slug,
+            row.room,
+            row.title,
+            places,
+            row.auto,
+            AS_CONFIGURED if row.streams is None else from_text(row.streams, StreamChoice),
         )
     return list(found.values())

@@ -22,6 +22,7 @@ from bridge.conference.events import (
     LegChanged,
     MuteRuled,
     Said,
+    StreamsRuled,
     Track,
     TrackMuted,
     TrackPublished,
@@ -266,6 +267,14 @@ def _said(db: Connection, conference: ConferenceId, event: Said) -> None:
         )
 
 
+def _streams_ruled(db: Connection, conference: ConferenceId, event: StreamsRuled) -> None:
+    db.execute(
+        update(conferences)
+        .where(conferences.c.id == conference)
+        .values(streams=to_text(event.choice))
+    )
+
+
 def _ended(db: Connection, conference: ConferenceId, event: Ended) -> None:
     db.execute(delete(legs).where(legs.c.conference == conference))
 
@@ -281,5 +290,6 @@ _WRITERS: Final[dict[type[Any], Callable[[Connection, ConferenceId, Any], None]]
     Bound: _bound,
     Unbound: _unbound,
     Said: _said,
+    StreamsRuled: _streams_ruled,
     Ended: _ended,
 }

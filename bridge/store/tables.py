@@ -43,6 +43,7 @@ conferences: Final = Table(
     Column("title", Text, nullable=False),
     Column("auto", Boolean, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
+    Column("streams", Text),  # NULL until a moderator chooses
 )
 
 bindings: Final = Table(

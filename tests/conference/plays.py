@@ -21,6 +21,7 @@ from bridge.conference.ids import (
     TrackSource,
 )
 from bridge.conference.ports import ConferenceRecord, Restored
+from bridge.conference.streams import StreamRule
 
 ROOM = Place(Network.MATRIX, "!room:a.example")
 MUC = Place(Network.XMPP, "room@muc.b.example")
@@ -122,6 +123,12 @@ any_command: st.SearchStrategy[c.Command] = st.one_of(
     ),
     st.builds(c.Bind, actors, _places),
     st.builds(c.Unbind, actors, _places),
+    st.builds(
+        c.RuleStreams,
+        actors,
+        st.sampled_from([None, *StreamRule]),
+        st.sampled_from([None, 0, 1, 17]),
+    ),
     st.builds(c.End, actors),
 )
 plays = st.lists(any_command, max_size=60)

@@ -29,7 +29,7 @@ def expected(command: type[c.Command], role: Role, target: Role | None, *, insid
         return role is Role.MODERATOR and target in (Role.GUEST, Role.MEMBER)
     if command is c.Say:
         return role is not Role.GUEST or inside
-    if command in (c.Bind, c.Unbind, c.End):
+    if command in (c.Bind, c.Unbind, c.RuleStreams, c.End):
         return role >= Role.MODERATOR
     return True
 
@@ -39,6 +39,8 @@ def make(command: type[c.Command], by: Actor) -> c.Command:
         return c.Say(by, "hi", "$1", "matrix", ROOM)
     if command in (c.Bind, c.Unbind):
         return command(by, MUC)
+    if command is c.RuleStreams:
+        return c.RuleStreams(by, None, None)
     if command is c.End:
         return c.End(by)
     return command(by, BOB)  # type: ignore[call-arg, arg-type]

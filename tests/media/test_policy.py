@@ -7,12 +7,13 @@ from bridge.conference import commands as c
 from bridge.conference.conference import Conference
 from bridge.conference.ids import LegId, Role, TrackId
 from bridge.conference.ports import Restored
+from bridge.conference.steering import parse
+from bridge.conference.streams import StreamPolicy
 from bridge.config import Config
 from bridge.config.models import ConferenceSection, PolicySection
-from bridge.media.policy import StreamPolicy
 from bridge.media.room import Room, Session
 from sfu import protocol
-from tests.conference.plays import ANN, BOB, RECORD, join, publish
+from tests.conference.plays import ANN, BOB, RECORD, actor, join, publish
 
 
 def test_a_conference_has_its_own_policy_or_everybodys() -> None:
@@ -61,3 +62,13 @@ def test_rules_follow_the_sessions_and_the_muted() -> None:
     room.ended("PA_a")
     room.ended("PA_b")
     assert told(room.opened(Session("PA_a", LegId("PA_a"), receives=True))), "a new group"
+
+
+def test_what_moderators_choose_is_told_at_once() -> None:
+    room, conference = Room(RECORD.id), Conference(Restored(RECORD))
+    conference.apply(join("PA_a", ANN), 0)
+    room.opened(Session("PA_a", LegId("PA_a"), receives=True))
+    (ruled,) = conference.apply(parse(actor(), "last-n 5"), 0)
+    room.rules = conference.record.streams.over(StreamPolicy(loudest=3))
+    (policy,) = told(room.apply(ruled))
+    assert (policy.last_n, policy.loudest) == (5, 3)

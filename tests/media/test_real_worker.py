@@ -12,6 +12,7 @@ from bridge.conference.conference import Conference
 from bridge.conference.events import Leg
 from bridge.conference.ids import ConferenceId, LegId, TrackId, TrackKind, TrackSource
 from bridge.conference.ports import ConferenceRecord
+from bridge.conference.steering import parse
 from bridge.gateway import MediaSignal
 from bridge.media import Readopted, WorkerMedia
 from sfu import client, protocol
@@ -84,6 +85,41 @@ async def test_a_call_survives_its_control_plane(tmp_path: Path) -> None:
                 while len((await snapshot(link)).sessions) > 1:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             assert len((await snapshot(link)).subscriptions) == 0
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+async def test_what_moderators_choose_survives_the_control_plane(tmp_path: Path) -> None:
+    options = client.WorkerOptions(
+        socket=tmp_path / "sfu.sock", lock=tmp_path / "sfu.lock", log=tmp_path / "sfu.log"
+    )
+    store, stage = MemoryStore(), conference()
+    process = await client.spawn(options)
+    assert process is not None
+
+    async def told(link: client.Client, words: tuple[int, float, tuple[str, ...]]) -> None:
+        async with asyncio.timeout(5):
+            while True:
+                found = (await snapshot(link)).policies
+                if [(p.last_n, p.quiet_video_s, p.audience) for p in found] == [words]:
+                    return
+                await asyncio.sleep(0.01)
+
+    try:
+        async with parley(options, store, stage, 1) as (media, link, _):
+            media.notify(RECORD, stage.apply(join("PA_a", ANN), 0))
+            await media.open(RECORD.id, LegId("PA_a"), "PA_a", OPUS, receives=True)
+            for words in ("last-n 5", "audience on", "quiet-video 20"):
+                events = stage.apply(parse(actor(), words), 0)
+                media.notify(stage.record, events)
+            await told(link, (5, 20, ("PA_a",)))
+        async with parley(options, store, stage, 2) as (media, link, readopted):
+            assert readopted.alive == {"PA_a"}
+            await told(link, (5, 20, ("PA_a",)))
+            events = stage.apply(parse(actor(), "audience default"), 0)
+            media.notify(stage.record, events)
+            await told(link, (5, 20, ()))
     finally:
         process.terminate()
         process.wait(10)

@@ -16,6 +16,7 @@ from bridge.conference.events import (
     LegChanged,
     MuteRuled,
     Said,
+    StreamsRuled,
     TrackMuted,
     TrackPublished,
     TrackUnpublished,
@@ -32,6 +33,7 @@ from bridge.conference.ids import (
     TrackKind,
 )
 from bridge.conference.ports import Cause, ConferenceRecord, MuteRule, Restored
+from bridge.conference.streams import AS_CONFIGURED, StreamChoice, StreamRule
 from bridge.config import Config
 from bridge.store import Stores, open_store
 from bridge.store.tables import audit
@@ -99,6 +101,30 @@ async def test_mutes_are_kept_per_kind(stores: Stores, record: ConferenceRecord)
     }
     await stores.journal.commit(record, [MuteRuled(BOB, None, False, BY)])
     assert (await restored(stores, record)).mutes == (MuteRule(ALICE, TrackKind.AUDIO),)
+
+
+async def test_a_choice_of_moderators_survives_a_restart(config: Config) -> None:
+    stores = await open_store(config)
+    record = await stores.directory.create(room="r1", slug="tea")
+    assert record.streams == AS_CONFIGURED
+    choice = StreamChoice(last_n=5, audience=True)
+    ruled = StreamsRuled(choice, StreamRule.AUDIENCE, 1, BY)
+    await stores.journal.commit(record, [Bound(MUC, BY), ruled])
+    await stores.close()
+    stores = await open_store(config)
+    assert (await restored(stores, record)).record.streams == choice
+    for found in (await stores.directory.by_slug("tea"), await stores.directory.by_place(MUC)):
+        assert found is not None
+        assert found.streams == choice
+    await stores.journal.commit(record, [StreamsRuled(AS_CONFIGURED, None, None, BY)])
+    assert (await restored(stores, record)).record.streams == AS_CONFIGURED
+    async with stores._database.read() as db:
+        rows = (await db.execute(select(audit).order_by(audit.c.id))).all()
+    assert [(row.event, row.target, row.detail) for row in rows[1:]] == [
+        ("StreamsRuled", "audience", '{"value":1}'),
+        ("StreamsRuled", "all", '{"value":null}'),
+    ]
+    await stores.close()
 
 
 async def test_a_place_belongs_to_one_conference(stores: Stores, record: ConferenceRecord) -> None:

@@ -15,6 +15,7 @@ from bridge.conference.errors import Refused
 from bridge.conference.events import Event, Leg
 from bridge.conference.ids import Account, Actor, Network, Place, Role, TrackKind
 from bridge.conference.ports import Cause, ConferenceRecord
+from bridge.conference.steering import USAGE, describe, parse
 from bridge.gateway import Context
 from bridge.gateways.matrix.ghosts import GhostBook
 from bridge.gateways.matrix.link import Denied, Link
@@ -197,6 +198,17 @@ class Commands:
             return ""  # every bound room hears it from the conference
         return f"{name} was {'muted' if is_mute else 'unmuted'} ({what})."
 
+    async def policy(self, asked: Asked) -> str:
+        conference = self._need(asked)
+        if not asked.rest:
+            return describe(conference.streams, self._context.streams(conference))
+        ruling = parse(asked.by, asked.rest)
+        if not await self._submit(conference, ruling, asked.cause):
+            return "It is so already."
+        if asked.place in conference.places:
+            return ""  # as for mutes
+        return "Done; it holds for this room's calls from now on."
+
     async def end(self, asked: Asked) -> str:
         conference = self._need(asked)
         if not self._legs(conference):
@@ -362,6 +374,7 @@ VERBS: Final[dict[str, Verb]] = {
             Role.MODERATOR,
             Commands.unmute,
         ),
+        Verb("policy", USAGE, "what of a large call is forwarded", Role.GUEST, Commands.policy),
         Verb("end", "end", "end the call for everybody", Role.MODERATOR, Commands.end),
         Verb(
             "fix-permissions",

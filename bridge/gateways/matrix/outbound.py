@@ -21,6 +21,7 @@ from bridge.conference.events import (
     Leg,
     LegChanged,
     MuteRuled,
+    StreamsRuled,
     TrackPublished,
     TrackUnpublished,
     Unbound,
@@ -28,6 +29,7 @@ from bridge.conference.events import (
 from bridge.conference.ids import Account, LegId, Network
 from bridge.conference.ports import ConferenceRecord
 from bridge.conference.secrecy import Divisions
+from bridge.conference.steering import news
 from bridge.gateway import Context, OutboxRow
 from bridge.gateways.matrix.ghosts import GhostBook
 from bridge.gateways.matrix.link import Denied, Link
@@ -142,6 +144,8 @@ class Outbound:
                 self._memberships.release(
                     lambda seat: seat.room == place.address and seat.conference == conference.id
                 )
+            case StreamsRuled():
+                self._tell_policy(conference, event)
             case Ended():
                 present = {leg.id for leg in self._context.view(conference.id)}
                 self._memberships.release(
@@ -171,6 +175,12 @@ class Outbound:
         verb = "muted" if first.muted else "unmuted"
         by = clean_name(first.by.name) or first.by.account.address
         text = f"{self._name(conference, first.target)} was {verb} by {by} ({what})."
+        for room in rooms_of(conference):
+            self.notice(room, text)
+
+    def _tell_policy(self, conference: ConferenceRecord, event: StreamsRuled) -> None:
+        by = clean_name(event.by.name) or event.by.account.address
+        text = f"{by} {news(event, self._context.streams(conference))}"
         for room in rooms_of(conference):
             self.notice(room, text)
 

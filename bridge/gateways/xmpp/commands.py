@@ -14,6 +14,7 @@ from bridge.conference.errors import Malformed, Refused, Unavailable
 from bridge.conference.events import Leg
 from bridge.conference.ids import Account, Actor, Network, Role, TrackKind
 from bridge.conference.ports import ConferenceRecord
+from bridge.conference.steering import USAGE, describe, parse
 from bridge.gateway import Context
 from bridge.gateways.xmpp import stanza as st
 from bridge.gateways.xmpp.rooms import Room
@@ -51,7 +52,7 @@ class Commands:
         self._dial = dial
 
     async def run(self, asked: Asked) -> str:
-        """The answer for the room, a sentence that says what happened or what to do."""
+        """The answer for the room: what happened or what to do. Empty when the conference's notice says it."""
         row = TABLE.get(asked.word)
         if row is None:
             return f"I do not know {PREFIX} {asked.word[:20]}. {PREFIX} help lists what I do."
@@ -92,6 +93,14 @@ class Commands:
             asked.conference.id, Unmute(asked.by, target, TrackKind.AUDIO), None
         )
         return f"{name} may speak again, and decides when."
+
+    async def policy(self, asked: Asked) -> str:
+        if asked.rest:
+            ruling = parse(asked.by, asked.rest)
+            events = await self._context.submit(asked.conference.id, ruling, None)
+            return "" if events else "It is so already."
+        now = await self._context.directory.by_id(asked.conference.id) or asked.conference
+        return describe(now.streams, self._context.streams(now))
 
     async def end(self, asked: Asked) -> str:
         await self._context.submit(asked.conference.id, End(asked.by), None)
@@ -156,5 +165,6 @@ TABLE: Final = {
     ),
     "unmute": Row("unmute @name", "lift a mute.", Role.MODERATOR, Commands.unmute),
     "call": Row("call user@host", "ring somebody's XMPP client.", Role.MODERATOR, Commands.call),
+    "policy": Row(USAGE, "what of a large call is forwarded.", Role.GUEST, Commands.policy),
     "end": Row("end", "end the call for everybody.", Role.MODERATOR, Commands.end),
 }

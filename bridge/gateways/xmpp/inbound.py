@@ -222,7 +222,8 @@ class Inbound:
         room, _ = found
         by = Actor(Account(Network.XMPP, say.by.account.address), self._rank(say.by), say.by.name)
         answer = await self._commands.run(commands.Asked(by, *command, conference, room))
-        room.say(answer)
+        if answer:
+            room.say(answer)
 
     def _rank(self, by: Actor) -> Role:
         return Role.OWNER if self._door.is_admin(by.account.address) else by.role

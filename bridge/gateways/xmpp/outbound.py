@@ -14,12 +14,14 @@ from bridge.conference.events import (
     Joined,
     Left,
     MuteRuled,
+    StreamsRuled,
     TrackPublished,
     TrackUnpublished,
 )
 from bridge.conference.ids import Network
 from bridge.conference.ports import ConferenceRecord
 from bridge.conference.secrecy import Divisions
+from bridge.conference.steering import news
 from bridge.gateway import Context
 from bridge.gateways.xmpp.names import clean_name
 from bridge.gateways.xmpp.puppets import Puppets
@@ -73,6 +75,10 @@ class Outbound:
                     room,
                     f"{clean_name(name)} was {word} by {clean_name(by.name) or 'a moderator'}.",
                 )
+            case StreamsRuled(by=by):
+                text = news(event, self._context.streams(conference))
+                # Whoever asked has no other answer, so it is never held back.
+                room.say(f"{clean_name(by.name) or 'A moderator'} {text}")
             case _:
                 pass
 

@@ -402,6 +402,34 @@ async def test_mute_by_mention_ghost_jid_and_name() -> None:
         assert "Nobody called" in text
 
 
+async def test_moderators_steer_the_policy() -> None:
+    async with play() as (server, here):
+        room = server.room(ALICE, BOT, "@carol:hs.test")
+        server.users[ALICE]["displayname"] = "Alice"
+        server.member(room, ALICE, "join")
+        (text,) = await ask(server, here, room, "!conf policy")
+        assert "There is no call in this room" in text
+        record = await here.conference(bound(room))
+        (text,) = await ask(server, here, room, "!conf policy")
+        assert text.count("(as configured)") == 4
+        (text,) = await ask(server, here, room, "!conf policy last-n 5")
+        last_n = "everybody receives 5 pictures at most, the latest speakers first"
+        assert text == f"Alice changed the call's policy: {last_n}."
+        (text,) = await ask(server, here, room, "!conf policy last-n 5")
+        assert text == "It is so already."
+        (text,) = await ask(server, here, room, "!conf policy")
+        assert f"last-n: {last_n} (chosen here)." in text
+        (text,) = await ask(server, here, room, "!conf policy last-n many")
+        assert "For example: last-n 5" in text
+        await server.says(room, "@carol:hs.test", "!conf policy default")
+        await until(lambda: here.inbox.is_idle)
+        assert here.registry.record(record.id).streams.last_n == 5
+        (text,) = await ask(server, here, room, "!conf policy default")
+        assert text == "Alice put the call's policy back to what is configured."
+        (_, text) = server.rooms[room].messages()[-3]
+        assert "Only a moderator" in text
+
+
 async def test_two_people_of_one_name_are_asked_about() -> None:
     async with play() as (server, here):
         room = server.room(ALICE, BOT)

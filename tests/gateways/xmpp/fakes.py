@@ -140,6 +140,9 @@ class FakeStore:
     async def forget(self, leg: LegId) -> None:
         self.saved.pop(leg, None)
 
+    async def by_id(self, conference: ConferenceId) -> ConferenceRecord | None:
+        return next((r for r in self.records if r.id == conference), None)
+
     async def by_slug(self, slug: str) -> ConferenceRecord | None:
         return next((r for r in self.records if r.slug == slug), None)
 

@@ -10,7 +10,7 @@ import pytest
 
 from bridge.conference.commands import Join, Leave, Publish, Say
 from bridge.conference.errors import Unavailable
-from bridge.conference.events import Joined, Leg, MuteRuled, Track, TrackPublished
+from bridge.conference.events import Joined, Leg, MuteRuled, StreamsRuled, Track, TrackPublished
 from bridge.conference.ids import (
     Account,
     Actor,
@@ -22,6 +22,7 @@ from bridge.conference.ids import (
     TrackKind,
     TrackSource,
 )
+from bridge.conference.streams import StreamChoice, StreamRule
 from bridge.gateways.xmpp.gateway import XmppGateway
 from tests.gateways.xmpp.fakes import CONFERENCE, MUC, House, line, make_leg, until
 from tests.peers import prosody
@@ -232,6 +233,10 @@ async def test_people_of_the_call_are_announced_and_enter() -> None:
             by = Actor(Account(Network.XMPP, "x@y"), Role.OWNER, "Zoe")
             door.notify(CONFERENCE, (MuteRuled(join.account, TrackKind.AUDIO, True, by),))
             await until(lambda: any("was muted by Zoe." in t["text"] for t in bob.texts))
+            choice = StreamChoice(last_n=5)
+            door.notify(CONFERENCE, (StreamsRuled(choice, StreamRule.LAST_N, 5, by),))
+            told = "Zoe changed the call's policy: everybody receives 5 pictures at most"
+            await until(lambda: any(t["text"].startswith(told) for t in bob.texts))
             # One who encrypts his frames and one who cannot: said where people read it.
             secret = sending(make_leg(join), encrypted=True)
             account = Account(Network.XMPP, f"bob@{server.domain}")

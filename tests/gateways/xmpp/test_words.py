@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from bridge.conference.commands import RuleStreams
 from bridge.conference.errors import Malformed, Refused
-from bridge.conference.ids import Account, Network, Role
+from bridge.conference.ids import Account, Actor, Network, Role
+from bridge.conference.streams import StreamRule
 from bridge.gateways.xmpp import commands, disco, jmi, link, muc, names
 from bridge.gateways.xmpp import stanza as st
-from tests.gateways.xmpp.fakes import MUC, House, xml
+from tests.gateways.xmpp.fakes import CONFERENCE, MUC, House, xml
 
 USER = "http://jabber.org/protocol/muc#user"
 
@@ -306,3 +308,21 @@ async def test_help_names_every_command() -> None:
     table = commands.Commands(House().context, lambda conference, jid: None)
     answer = await commands.TABLE["help"].act(table, None)  # type: ignore[arg-type]
     assert all(f"!conf {word}" in answer for word in commands.TABLE)
+
+
+async def test_the_policy_is_shown_to_all_and_ruled_by_the_conference() -> None:
+    house = House(CONFERENCE)
+    table = commands.Commands(house.context, lambda conference, jid: None)
+    by = Actor(Account(Network.XMPP, "ann@call.test"), Role.MODERATOR, "Ann")
+
+    async def ask(rest: str) -> str:
+        asked = commands.Asked(by, "policy", rest, CONFERENCE, None)  # type: ignore[arg-type]
+        return await table.run(asked)
+
+    assert (await ask("")).count("(as configured)") == 4
+    assert "For example: quiet-video 20" in await ask("quiet-video soon")
+    assert house.submitted == []
+    await ask("quiet-video 20")
+    assert house.submitted == [RuleStreams(by, StreamRule.QUIET_VIDEO, 20)]
+    house.refuse = lambda command: Refused("Only a moderator")
+    assert await ask("default") == "Only a moderator"
