@@ -6,9 +6,7 @@
 //! Not here: what travels (`parley-core`), who is at home where (`shard`).
 
 use std::cell::UnsafeCell;
-use std::collections::hash_map::RandomState;
 use std::collections::VecDeque;
-use std::hash::BuildHasher;
 use std::io;
 use std::sync::atomic::{fence, AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -19,6 +17,12 @@ use parley_core::wire::Path;
 
 use crate::stream::Connection;
 use crate::sys::EventFd;
+
+mod budget;
+#[cfg(test)]
+mod tests;
+
+use budget::{Crowd, Strangers};
 
 /// Bytes of a slot: as much as the inbox takes.
 pub const SLOT_BYTES: usize = 2_048;
@@ -32,14 +36,6 @@ const fn slots(shards: usize) -> usize {
 }
 /// Slots that packets leave to notices.
 const KEPT_FOR_NOTICES: usize = 32;
-
-/// Of a ring's slots, one in so many may hold checks of strangers at the same time: what validated peers send never
-/// waits for theirs, nor is dropped for it.
-const STRANGERS: usize = 16;
-/// Of a ring that is half full, one slot in so many is left to each 5-tuple: who floods has the first half.
-const CROWDED: usize = 32;
-/// Shares of a crowded ring are counted in so many places, by a keyed hash of the 5-tuple.
-const SHARES: usize = 64;
 
 /// Notices that may wait before peers can no longer add to them.
 const MANY_NOTICES: usize = 1_024;
@@ -266,66 +262,6 @@ struct Way {
     crowd: Crowd,
 }
 
-/// Which slots the latest strangers have.
-struct Strangers {
-    /// Their numbers, the oldest at `next`; None at first.
-    slots: Box<[Option<usize>]>,
-    next: usize,
-}
-
-impl Strangers {
-    fn new(slots: usize) -> Self {
-        Self {
-            slots: vec![None; slots / STRANGERS].into(),
-            next: 0,
-        }
-    }
-
-    /// Whether one more may come, into this slot.
-    fn admit(&mut self, writer: &mut Writer) -> bool {
-        let oldest = &mut self.slots[self.next];
-        if oldest.is_some_and(|number| !writer.has_passed(number)) {
-            return false;
-        }
-        *oldest = Some(writer.written);
-        self.next = (self.next + 1) % self.slots.len();
-        true
-    }
-}
-
-/// Who has added how much since the ring was half full.
-struct Crowd {
-    shares: [u16; SHARES],
-    is_counting: bool,
-    /// Nobody can choose whose share they use up.
-    key: RandomState,
-}
-
-impl Crowd {
-    fn new() -> Self {
-        Self {
-            shares: [0; SHARES],
-            is_counting: false,
-            key: RandomState::new(),
-        }
-    }
-
-    /// Whether this 5-tuple may add one more.
-    fn admit(&mut self, path: &Path, writer: &mut Writer) -> bool {
-        let slots = writer.ring.slots.len();
-        if writer.has_room(slots / 2) {
-            if std::mem::take(&mut self.is_counting) {
-                self.shares.fill(0);
-            }
-            return true;
-        }
-        self.is_counting = true;
-        let share = &mut self.shares[self.key.hash_one(path) as usize % SHARES];
-        *share = share.saturating_add(1);
-        usize::from(*share) <= slots / CROWDED
-    }
-}
-
 /// The ways from one thread to all others.
 #[derive(Default)]
 pub struct Relays {
@@ -450,191 +386,4 @@ pub fn connect(bells: &[Arc<Bell>]) -> Vec<(Relays, Vec<(u8, Reader)>)> {
         }
     }
     ends
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use parley_core::id::TransportId;
-
-    use super::*;
-    use crate::sys;
-
-    fn path(port: u16) -> Path {
-        Path {
-            socket: 0,
-            local: [127, 0, 0, 1].into(),
-            remote: ([127, 0, 0, 1], port).into(),
-        }
-    }
-
-    fn pair() -> (Relays, Reader, Arc<Bell>) {
-        let bells: Vec<_> = (0..2)
-            .map(|_| Arc::new(Bell::new().expect("eventfd")))
-            .collect();
-        let mut ends = connect(&bells);
-        let reader = ends[1].1.pop().expect("from the first").1;
-        (ends.swap_remove(0).0, reader, Arc::clone(&bells[1]))
-    }
-
-    fn drain(reader: &mut Reader) -> Vec<(Option<u16>, usize)> {
-        let mut got = Vec::new();
-        reader.look();
-        while let Some((message, bytes)) = reader.next() {
-            let port = match message {
-                Message::Datagram(path) => Some(path.remote.port()),
-                _ => None,
-            };
-            got.push((port, bytes.len()));
-        }
-        reader.release();
-        got
-    }
-
-    #[test]
-    fn strangers_have_a_sixteenth_and_notices_always_arrive_in_order() {
-        let (mut relays, mut reader, _bell) = pair();
-        for port in 0..2_000 {
-            relays.datagram(1, &path(port), &[1; 100], true);
-        }
-        assert_eq!(relays.counters.passed_on, 64);
-        assert_eq!(relays.counters.strangers, 2_000 - 64);
-        for port in 0..2_000 {
-            relays.datagram(1, &path(port), &[1; 200], false);
-        }
-        assert_eq!(relays.counters.passed_on, 1_024 - 32);
-        for id in 0..100 {
-            relays.message(1, Message::Notice(Notice::Failed(TransportId(id))));
-        }
-        assert!(relays.is_waiting() && !relays.is_behind());
-        relays.datagram(1, &path(1), &[1; 100], false);
-        let before = relays.counters;
-        assert!(drain(&mut reader).is_empty(), "not published");
-        relays.publish();
-        let first = drain(&mut reader);
-        assert_eq!(first.len(), 1_024);
-        assert!(first[..992].iter().all(|(port, _)| port.is_some()));
-        relays.datagram(1, &path(1), &[1; 100], false);
-        assert_eq!(
-            relays.counters.dropped,
-            before.dropped + 1,
-            "a notice waits before it"
-        );
-        relays.publish();
-        assert_eq!(drain(&mut reader), vec![(None, 0); 68]);
-        assert!(!relays.is_waiting());
-    }
-
-    #[test]
-    fn who_floods_has_half_and_leaves_the_rest_to_others() {
-        let (mut relays, mut reader, _bell) = pair();
-        let flood = |relays: &mut Relays, count| {
-            let before = relays.counters.passed_on;
-            for _ in 0..count {
-                relays.datagram(1, &path(1), &[1; 100], false);
-            }
-            relays.counters.passed_on - before
-        };
-        assert_eq!(flood(&mut relays, 2_000), 512 + 32);
-        for port in 2..22 {
-            relays.datagram(1, &path(port), &[2; 100], false);
-        }
-        assert_eq!(relays.counters.passed_on, 512 + 32 + 20);
-        assert_eq!(flood(&mut relays, 100), 0);
-        relays.publish();
-        reader.look();
-        for _ in 0..200 {
-            assert!(reader.next().is_some());
-        }
-        reader.release();
-        assert_eq!(flood(&mut relays, 2_000), 200 - 32 - 20 + 32, "a new count");
-        for port in 0..200 {
-            relays.datagram(1, &path(port), &[1; 100], true);
-        }
-        assert_eq!(relays.counters.strangers, 200 - 64);
-        relays.publish();
-        assert_eq!(drain(&mut reader).len(), 512 + 32 + 64);
-        for port in 0..200 {
-            relays.datagram(1, &path(port), &[1; 100], true);
-        }
-        assert_eq!(relays.counters.strangers, 2 * (200 - 64));
-    }
-
-    #[test]
-    fn nobody_rings_for_who_is_awake() {
-        let (mut relays, mut reader, bell) = pair();
-        let rang = || sys::wait(&[bell.wake.raw()], Duration::ZERO) == 1;
-        relays.datagram(1, &path(1), &[1], false);
-        relays.publish();
-        assert!(!rang());
-        assert!(!reader.is_empty());
-        drain(&mut reader);
-        bell.fall_asleep();
-        relays.publish();
-        assert!(!rang(), "nothing new");
-        relays.datagram(1, &path(1), &[1], false);
-        relays.publish();
-        assert!(rang());
-        bell.wake.clear();
-        relays.datagram(1, &path(1), &[1], false);
-        relays.publish();
-        assert!(!rang(), "once is enough");
-    }
-
-    /// Two threads at full speed, one of which sleeps whenever it can: everything written arrives once, whole and in
-    /// order, and nobody is left asleep.
-    #[test]
-    fn a_storm_arrives_whole_and_in_order() {
-        const COUNT: u32 = 300_000;
-        let (mut relays, mut reader, bell) = pair();
-        let writer = std::thread::spawn(move || {
-            let mut sent = 0;
-            while sent < COUNT {
-                for _ in 0..1 + sent % 61 {
-                    let mut bytes = [0; 900];
-                    let len = 4 + (sent as usize * 7) % 896;
-                    bytes[..4].copy_from_slice(&sent.to_be_bytes());
-                    bytes[4..len].fill(sent as u8);
-                    let before = relays.counters.dropped;
-                    relays.datagram(1, &path(sent as u16), &bytes[..len], false);
-                    if relays.counters.dropped > before {
-                        std::thread::yield_now();
-                        break; // full: again
-                    }
-                    sent += 1;
-                    if sent == COUNT {
-                        break;
-                    }
-                }
-                relays.publish();
-            }
-            relays.counters.passed_on
-        });
-        let mut next = 0u32;
-        while next < COUNT {
-            bell.fall_asleep();
-            if reader.is_empty() {
-                let ready = sys::wait(&[bell.wake.raw()], Duration::from_secs(5));
-                assert!(ready == 1 || !reader.is_empty(), "left asleep at {next}");
-            }
-            bell.is_up();
-            bell.wake.clear();
-            reader.look();
-            while let Some((message, bytes)) = reader.next() {
-                assert!(
-                    matches!(message, Message::Datagram(own) if own.remote.port() == next as u16)
-                );
-                assert_eq!(bytes.len(), 4 + (next as usize * 7) % 896);
-                assert_eq!(bytes[..4], next.to_be_bytes());
-                assert!(bytes[4..].iter().all(|byte| *byte == next as u8));
-                next += 1;
-                if next % 64 == 0 {
-                    reader.release();
-                }
-            }
-            reader.release();
-        }
-        assert_eq!(writer.join().expect("whole"), u64::from(COUNT));
-    }
 }

@@ -6,26 +6,31 @@
 //! We never connect anywhere (S18).
 //! Not here: what the datagrams mean (`parley-core`), system calls (`epoll`).
 
-use std::collections::{HashMap, VecDeque};
-use std::io::{self, Read, Write};
+use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use parley_core::hash::FastMap;
 use parley_core::id::Micros;
-use parley_core::sources::{source_of, Counted, Sources};
+use parley_core::sources::{source_of, Sources};
 use parley_core::wire::{Path, Traffic};
 
 use crate::epoll::{self, Epoll, Ready, READY};
 use crate::sys;
 
+mod connection;
+#[cfg(test)]
+mod tests;
+
+pub use connection::Connection;
+use connection::TooLong;
+
 /// `Path::socket` of the first listener.
 pub const FIRST_LISTENER: u8 = 128;
 /// Largest frame taken, bytes: what fits an Ethernet packet, as over UDP.
 pub const MAX_FRAME_BYTES: usize = 1_500;
-/// Two frames and their lengths.
-const READ_BYTES: usize = 2 * (2 + MAX_FRAME_BYTES);
 /// Reads of one connection before the others have their turn.
 const READS_PER_TURN: usize = 16;
 
@@ -74,25 +79,6 @@ impl StreamCounters {
         self.dropped_video += other.dropped_video;
         self.dropped_audio += other.dropped_audio;
     }
-}
-
-/// One connection and what it has not read or written yet.
-pub struct Connection {
-    stream: TcpStream,
-    path: Path,
-    source: IpAddr,
-    /// Among its source's, of all shards.
-    _counted: Counted,
-    opened: Micros,
-    is_proven: bool,
-    /// Part of a frame, or several.
-    input: Box<[u8; READ_BYTES]>,
-    start: usize,
-    end: usize,
-    output: VecDeque<u8>,
-    is_watched_for_room: bool,
-    is_dirty: bool,
-    is_over: bool,
 }
 
 /// All listeners and connections.
@@ -228,22 +214,8 @@ impl Streams {
             local,
             remote,
         };
-        self.keep(Box::new(Connection {
-            stream,
-            path,
-            source,
-            _counted: counted,
-            opened: now,
-            is_proven: false,
-            input: Box::new([0; READ_BYTES]),
-            start: 0,
-            end: 0,
-            output: VecDeque::new(),
-            is_watched_for_room: false,
-            is_dirty: false,
-            is_over: false,
-        }))
-        .map(|_| ())
+        let connection = Connection::new(stream, path, source, counted, now);
+        self.keep(Box::new(connection)).map(|_| ())
     }
 
     fn is_full(&self, source: IpAddr) -> bool {
@@ -275,7 +247,7 @@ impl Streams {
         if connection.is_proven || connection.is_over {
             return None;
         }
-        connection.start -= 2 + frame_bytes;
+        connection.put_back(frame_bytes);
         let connection = self.forget(at)?;
         if self.epoll.remove(&connection.stream).is_err() {
             return None; // closes it
@@ -479,214 +451,5 @@ impl Streams {
                 self.end(at);
             }
         }
-    }
-}
-
-struct TooLong;
-
-impl Connection {
-    fn take_frame(&mut self, frame: &mut [u8; MAX_FRAME_BYTES]) -> Result<Option<usize>, TooLong> {
-        let waiting = &self.input[self.start..self.end];
-        let Some((header, rest)) = waiting.split_first_chunk::<2>() else {
-            return Ok(None);
-        };
-        let len = usize::from(u16::from_be_bytes(*header));
-        if len > MAX_FRAME_BYTES {
-            return Err(TooLong);
-        }
-        let Some(bytes) = rest.get(..len) else {
-            return Ok(None);
-        };
-        frame[..len].copy_from_slice(bytes);
-        self.start += 2 + len;
-        Ok(Some(len))
-    }
-
-    /// Bytes read; 0 = nothing now. The end is an error.
-    fn fill(&mut self) -> io::Result<usize> {
-        self.input.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        match self.stream.read(&mut self.input[self.end..]) {
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => {
-                self.end += count;
-                Ok(count)
-            }
-            Err(why) if is_temporary(&why) => Ok(0),
-            Err(why) => Err(why),
-        }
-    }
-
-    /// Whether something still waits.
-    fn write(&mut self) -> io::Result<bool> {
-        while !self.output.is_empty() {
-            let (front, _) = self.output.as_slices();
-            match self.stream.write(front) {
-                Ok(count) => {
-                    self.output.drain(..count);
-                }
-                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
-                Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-                Err(why) => return Err(why),
-            }
-        }
-        Ok(false)
-    }
-}
-
-fn is_temporary(why: &io::Error) -> bool {
-    matches!(
-        why.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-
-    const NOW: Micros = Micros(1_000_000_000);
-
-    struct Scene {
-        streams: Streams,
-        address: SocketAddr,
-        readable: Vec<usize>,
-    }
-
-    impl Scene {
-        fn new() -> Self {
-            let listener = epoll::listen((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
-            let address = listener.local_addr().expect("bound");
-            let streams = Streams::new(vec![listener], None).expect("descriptors");
-            Self {
-                streams,
-                address,
-                readable: Vec::new(),
-            }
-        }
-
-        fn connect(&mut self) -> TcpStream {
-            let client = TcpStream::connect(self.address).expect("accepted by the kernel");
-            self.look(NOW);
-            client
-        }
-
-        fn look(&mut self, now: Micros) {
-            self.streams.look(&mut self.readable, now);
-        }
-
-        /// Everything that arrived, frame by frame.
-        fn frames(&mut self) -> Vec<(Path, Vec<u8>)> {
-            let mut found = Vec::new();
-            for _ in 0..100 {
-                self.look(NOW);
-                for at in self.readable.clone() {
-                    let mut frame = [0; MAX_FRAME_BYTES];
-                    let mut reads = Streams::reads();
-                    while let Some((path, len)) = self.streams.next(at, &mut frame, &mut reads) {
-                        found.push((path, frame[..len].to_vec()));
-                    }
-                }
-                std::thread::sleep(std::time::Duration::from_millis(1));
-            }
-            found
-        }
-
-        fn path(&self) -> Path {
-            *self.streams.by_path.keys().next().expect("a connection")
-        }
-
-        fn closed(&mut self) -> usize {
-            std::iter::from_fn(|| self.streams.close_next()).count()
-        }
-    }
-
-    #[test]
-    fn frames_survive_every_way_of_cutting_the_stream() {
-        let mut scene = Scene::new();
-        let mut client = scene.connect();
-        let sent: Vec<Vec<u8>> = [1, 1_500, 20, 700, 1_499]
-            .iter()
-            .map(|len| vec![*len as u8; *len])
-            .collect();
-        let mut bytes = Vec::new();
-        for frame in &sent {
-            bytes.extend((frame.len() as u16).to_be_bytes());
-            bytes.extend(frame);
-        }
-        for part in bytes.chunks(611) {
-            client.write_all(part).expect("room");
-        }
-        let got: Vec<_> = scene.frames().into_iter().map(|(_, frame)| frame).collect();
-        assert_eq!(got, sent);
-    }
-
-    #[test]
-    fn a_long_frame_and_the_end_close() {
-        let mut scene = Scene::new();
-        let mut client = scene.connect();
-        client.write_all(&1_501u16.to_be_bytes()).expect("room");
-        assert!(scene.frames().is_empty());
-        assert_eq!(scene.closed(), 1);
-        let client = scene.connect();
-        drop(client);
-        assert!(scene.frames().is_empty());
-        assert_eq!(scene.closed(), 1);
-        assert_eq!(scene.streams.counters.open, 0);
-    }
-
-    #[test]
-    fn a_source_has_only_so_many_connections_without_a_check() {
-        let mut scene = Scene::new();
-        let clients: Vec<_> = (0..40).map(|_| scene.connect()).collect();
-        assert_eq!(scene.streams.counters.open, 16);
-        assert_eq!(scene.streams.counters.refused, 24);
-        for at in 0..16 {
-            scene.streams.judge(at, at < 4);
-        }
-        assert_eq!(scene.closed(), 12);
-        drop(clients);
-        let more: Vec<_> = (0..40).map(|_| scene.connect()).collect();
-        assert_eq!(
-            scene.streams.counters.open,
-            4 + 16,
-            "proven ones do not count"
-        );
-        drop(more);
-        scene
-            .streams
-            .sweep(Micros(NOW.0 + PATIENCE_US + 1), |_| true);
-        assert_eq!(scene.closed(), 16, "too late");
-        scene.streams.sweep(NOW, |_| false);
-        assert_eq!(scene.closed(), 4, "consent lost");
-        assert!(scene.streams.unproven.is_empty() && scene.streams.sources.is_empty());
-    }
-
-    #[test]
-    fn who_does_not_read_loses_video_then_audio_then_the_connection() {
-        let mut scene = Scene::new();
-        let _client = scene.connect();
-        let path = scene.path();
-        let frame = [0; 1_200];
-        let fill = |scene: &mut Scene, traffic, count| {
-            for _ in 0..count {
-                scene.streams.send(&path, &frame, traffic);
-                scene.streams.flush();
-            }
-        };
-        // The kernels' buffers take some megabytes first.
-        while scene.streams.counters.dropped_video == 0 {
-            fill(&mut scene, Traffic::Video, 100);
-        }
-        assert_eq!(scene.streams.counters.dropped_audio, 0);
-        fill(&mut scene, Traffic::Audio, 1_000);
-        assert!(scene.streams.counters.dropped_audio > 900);
-        assert_eq!(scene.closed(), 0);
-        fill(&mut scene, Traffic::Control, 1_000);
-        assert_eq!(scene.streams.counters.stuck, 1);
-        assert_eq!(scene.closed(), 1);
     }
 }

@@ -22,16 +22,17 @@ use super::clock::{Offset, SenderClock};
 use super::fanout::Copied;
 use super::ingress::end_segments;
 use super::packet::Meta;
-use super::publication::{Publication, KEY_INTERVAL_US, MAX_LAYERS};
+use super::publication::{Publication, MAX_LAYERS};
 use super::router::Router;
 use super::subscription::NOWHERE;
 use super::{ReceiveStream, Sink};
 
+mod owner;
+
+pub use owner::Remotes;
+
 /// Between two wishes for a key frame that a mirror passes on. The owner has the limit that the publisher sees.
 pub(super) const KEY_WISH_US: u64 = 50_000;
-
-/// Packets of one layer that a new mirror begins with, at most: a quarter of a ring.
-const MAX_RECALLED: usize = 256;
 
 /// About a track, from shard to shard.
 #[derive(Clone, Debug)]
@@ -104,36 +105,6 @@ pub struct Mirror {
     pub offset: Offset,
 }
 
-/// The other shards that have subscribers of a publication of ours.
-#[derive(Debug, Default)]
-pub struct Remotes {
-    /// A bit each.
-    shards: u64,
-    /// What they know.
-    told: Option<State>,
-    /// They do not know the latest negotiation.
-    is_renegotiated: bool,
-}
-
-impl Remotes {
-    pub fn is_empty(&self) -> bool {
-        self.shards == 0
-    }
-
-    pub fn renegotiated(&mut self) {
-        self.is_renegotiated = true;
-    }
-
-    fn iter(shards: u64) -> impl Iterator<Item = u8> {
-        let mut left = shards;
-        std::iter::from_fn(move || {
-            let shard = left.trailing_zeros();
-            left &= left.wrapping_sub(1);
-            (shard < u64::BITS).then_some(shard as u8)
-        })
-    }
-}
-
 /// What a router knows of the others.
 #[derive(Debug)]
 pub(super) struct Neighbours {
@@ -156,206 +127,6 @@ impl Default for Neighbours {
         }
     }
 }
-
-impl Publication {
-    /// Somebody wants it, here or elsewhere.
-    #[must_use]
-    pub fn is_wanted(&self) -> bool {
-        !self.subscribers.is_empty() || !self.remotes.is_empty()
-    }
-
-    /// Relay the last key frame of each layer and everything since, while nobody can be asked for a new one.
-    fn recall(&self, shard: u8, now: Micros, sink: &mut impl Sink) {
-        for (layer, index) in self.layers.iter().zip(0u8..) {
-            let (Some(key), Some(cache)) = (layer.key, &layer.cache) else {
-                continue;
-            };
-            if !self.open || !layer.live || now.since(key.at) > KEY_INTERVAL_US {
-                continue;
-            }
-            let packets = key.dense..=cache.newest();
-            if packets.clone().count() > MAX_RECALLED {
-                continue;
-            }
-            for dense in packets {
-                let Some((meta, packet)) = cache.get(dense) else {
-                    continue;
-                };
-                let relayed = Relayed {
-                    publication: self.id,
-                    is_video: true,
-                    copied: Copied {
-                        layer: index,
-                        dense,
-                        newest: true,
-                        padding: 0,
-                    },
-                    meta,
-                };
-                sink.relay(shard, &relayed, packet);
-            }
-        }
-    }
-
-    fn state(&self, offset: Offset) -> State {
-        let mut state = State {
-            is_open: self.open,
-            offset,
-            layers: [LayerState::default(); MAX_LAYERS],
-        };
-        for (told, layer) in state.layers.iter_mut().zip(&self.layers) {
-            *told = LayerState {
-                is_live: layer.live,
-                epoch: layer.epoch,
-                bps: layer.bps,
-                clock: layer.clock,
-            };
-        }
-        state
-    }
-}
-
-// --- the owner's side
-
-impl Router {
-    /// One router of several. Before anything else.
-    pub fn set_shard(&mut self, shard: Shard) {
-        self.neighbours.shard = shard;
-    }
-
-    /// Before the copies of a packet here: the shards with subscribers get it, and what it follows from.
-    pub(super) fn relay(
-        &mut self,
-        index: u32,
-        copied: Copied,
-        meta: &Meta,
-        packet: &[u8],
-        sink: &mut impl Sink,
-    ) {
-        self.tell_mirrors(index, sink);
-        let Some(publication) = &self.publications[index as usize] else {
-            return;
-        };
-        let relayed = Relayed {
-            publication: publication.id,
-            is_video: publication.stream.video,
-            copied,
-            meta: *meta,
-        };
-        for shard in Remotes::iter(publication.remotes.shards) {
-            sink.relay(shard, &relayed, packet);
-        }
-    }
-
-    /// Tell the mirrors of a publication what they do not know yet.
-    pub(super) fn tell_mirrors(&mut self, index: u32, sink: &mut impl Sink) {
-        let Some(Some(publication)) = self.publications.get_mut(index as usize) else {
-            return;
-        };
-        if publication.remotes.is_empty() {
-            return;
-        }
-        let transport = self.transports.get(publication.transport as usize);
-        let Some(transport) = transport.and_then(Option::as_ref) else {
-            return;
-        };
-        let shards = publication.remotes.shards;
-        if std::mem::take(&mut publication.remotes.is_renegotiated) {
-            for shard in Remotes::iter(shards) {
-                sink.notify(shard, opened(publication, transport.id));
-            }
-        }
-        let state = publication.state(transport.offset);
-        if publication.remotes.told != Some(state) {
-            publication.remotes.told = Some(state);
-            for shard in Remotes::iter(shards) {
-                sink.notify(shard, Notice::State(publication.id, state));
-            }
-        }
-    }
-
-    /// Something changed where nothing can be sent: tell at the next tick.
-    pub(super) fn tell_mirrors_soon(&mut self, index: u32) {
-        let publication = self.publications[index as usize].as_ref();
-        if publication.is_some_and(|own| !own.remotes.is_empty()) {
-            self.neighbours.untold.push(index);
-            self.wake_at(Micros(0));
-        }
-    }
-
-    /// What `tell_mirrors_soon` put off.
-    pub(super) fn tell_untold(&mut self, sink: &mut impl Sink) {
-        while let Some(index) = self.neighbours.untold.pop() {
-            self.tell_mirrors(index, sink);
-        }
-    }
-
-    /// A track is there: who waited for it hears of it at the next tick.
-    pub(super) fn welcome(&mut self, index: u32) {
-        let Some(publication) = &mut self.publications[index as usize] else {
-            return;
-        };
-        if let Some(shards) = self.neighbours.awaited.remove(&publication.id) {
-            publication.remotes.shards = shards;
-            publication.remotes.is_renegotiated = true;
-            self.tell_mirrors_soon(index);
-        }
-    }
-
-    /// A track is gone: its mirrors end.
-    pub(super) fn part(&mut self, publication: &Publication, sink: &mut impl Sink) {
-        for shard in Remotes::iter(publication.remotes.shards) {
-            sink.notify(shard, Notice::Closed(publication.id));
-        }
-    }
-
-    fn attach(&mut self, id: PublicationId, shard: u8, now: Micros, sink: &mut impl Sink) {
-        let Some(index) = self.slot_of(id) else {
-            *self.neighbours.awaited.entry(id).or_default() |= 1 << shard;
-            return;
-        };
-        self.tell_mirrors(index, sink); // those that are there, so that all know the same
-        let Some(publication) = &mut self.publications[index as usize] else {
-            return;
-        };
-        let Some(Some(transport)) = self.transports.get(publication.transport as usize) else {
-            return;
-        };
-        publication.remotes.shards |= 1 << shard;
-        let state = publication.state(transport.offset);
-        publication.remotes.told = Some(state);
-        sink.notify(shard, opened(publication, transport.id));
-        publication.recall(shard, now, sink);
-        // Only now are its layers alive there, and subscribers begin with what the cache holds.
-        sink.notify(shard, Notice::State(id, state));
-    }
-
-    fn let_go(&mut self, id: PublicationId, shard: u8) {
-        if let Some(shards) = self.neighbours.awaited.get_mut(&id) {
-            *shards &= !(1 << shard);
-            if *shards == 0 {
-                self.neighbours.awaited.remove(&id);
-            }
-        }
-        let Some(index) = self.slot_of(id) else {
-            return;
-        };
-        if let Some(publication) = &mut self.publications[index as usize] {
-            publication.remotes.shards &= !(1 << shard);
-        }
-    }
-}
-
-fn opened(publication: &Publication, publisher: TransportId) -> Notice {
-    Notice::Opened(Box::new(Opened {
-        publication: publication.id,
-        publisher,
-        group: publication.group,
-        stream: publication.stream.clone(),
-    }))
-}
-
-// --- the mirror's side
 
 impl Router {
     /// A subscription wants a track of another shard, which is not mirrored here yet.
@@ -605,7 +376,7 @@ impl Router {
     pub(super) fn knows_subscribers_in(&self, id: PublicationId, shard: u8) -> (bool, bool) {
         let index = self.slot_of(id);
         let publication = index.and_then(|index| self.publications[index as usize].as_ref());
-        let attached = publication.is_some_and(|own| own.remotes.shards >> shard & 1 == 1);
+        let attached = publication.is_some_and(|own| own.remotes.has(shard));
         let awaited = self.neighbours.awaited.get(&id);
         (
             attached,

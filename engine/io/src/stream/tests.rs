@@ -1,0 +1,148 @@
+//! Frames, limits per source, and who does not read.
+
+use std::io::Write;
+use std::net::Ipv4Addr;
+
+use super::*;
+
+const NOW: Micros = Micros(1_000_000_000);
+
+struct Scene {
+    streams: Streams,
+    address: SocketAddr,
+    readable: Vec<usize>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let listener = epoll::listen((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let streams = Streams::new(vec![listener], None).expect("descriptors");
+        Self {
+            streams,
+            address,
+            readable: Vec::new(),
+        }
+    }
+
+    fn connect(&mut self) -> TcpStream {
+        let client = TcpStream::connect(self.address).expect("accepted by the kernel");
+        self.look(NOW);
+        client
+    }
+
+    fn look(&mut self, now: Micros) {
+        self.streams.look(&mut self.readable, now);
+    }
+
+    /// Everything that arrived, frame by frame.
+    fn frames(&mut self) -> Vec<(Path, Vec<u8>)> {
+        let mut found = Vec::new();
+        for _ in 0..100 {
+            self.look(NOW);
+            for at in self.readable.clone() {
+                let mut frame = [0; MAX_FRAME_BYTES];
+                let mut reads = Streams::reads();
+                while let Some((path, len)) = self.streams.next(at, &mut frame, &mut reads) {
+                    found.push((path, frame[..len].to_vec()));
+                }
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        found
+    }
+
+    fn path(&self) -> Path {
+        *self.streams.by_path.keys().next().expect("a connection")
+    }
+
+    fn closed(&mut self) -> usize {
+        std::iter::from_fn(|| self.streams.close_next()).count()
+    }
+}
+
+#[test]
+fn frames_survive_every_way_of_cutting_the_stream() {
+    let mut scene = Scene::new();
+    let mut client = scene.connect();
+    let sent: Vec<Vec<u8>> = [1, 1_500, 20, 700, 1_499]
+        .iter()
+        .map(|len| vec![*len as u8; *len])
+        .collect();
+    let mut bytes = Vec::new();
+    for frame in &sent {
+        bytes.extend((frame.len() as u16).to_be_bytes());
+        bytes.extend(frame);
+    }
+    for part in bytes.chunks(611) {
+        client.write_all(part).expect("room");
+    }
+    let got: Vec<_> = scene.frames().into_iter().map(|(_, frame)| frame).collect();
+    assert_eq!(got, sent);
+}
+
+#[test]
+fn a_long_frame_and_the_end_close() {
+    let mut scene = Scene::new();
+    let mut client = scene.connect();
+    client.write_all(&1_501u16.to_be_bytes()).expect("room");
+    assert!(scene.frames().is_empty());
+    assert_eq!(scene.closed(), 1);
+    let client = scene.connect();
+    drop(client);
+    assert!(scene.frames().is_empty());
+    assert_eq!(scene.closed(), 1);
+    assert_eq!(scene.streams.counters.open, 0);
+}
+
+#[test]
+fn a_source_has_only_so_many_connections_without_a_check() {
+    let mut scene = Scene::new();
+    let clients: Vec<_> = (0..40).map(|_| scene.connect()).collect();
+    assert_eq!(scene.streams.counters.open, 16);
+    assert_eq!(scene.streams.counters.refused, 24);
+    for at in 0..16 {
+        scene.streams.judge(at, at < 4);
+    }
+    assert_eq!(scene.closed(), 12);
+    drop(clients);
+    let more: Vec<_> = (0..40).map(|_| scene.connect()).collect();
+    assert_eq!(
+        scene.streams.counters.open,
+        4 + 16,
+        "proven ones do not count"
+    );
+    drop(more);
+    scene
+        .streams
+        .sweep(Micros(NOW.0 + PATIENCE_US + 1), |_| true);
+    assert_eq!(scene.closed(), 16, "too late");
+    scene.streams.sweep(NOW, |_| false);
+    assert_eq!(scene.closed(), 4, "consent lost");
+    assert!(scene.streams.unproven.is_empty() && scene.streams.sources.is_empty());
+}
+
+#[test]
+fn who_does_not_read_loses_video_then_audio_then_the_connection() {
+    let mut scene = Scene::new();
+    let _client = scene.connect();
+    let path = scene.path();
+    let frame = [0; 1_200];
+    let fill = |scene: &mut Scene, traffic, count| {
+        for _ in 0..count {
+            scene.streams.send(&path, &frame, traffic);
+            scene.streams.flush();
+        }
+    };
+    // The kernels' buffers take some megabytes first.
+    while scene.streams.counters.dropped_video == 0 {
+        fill(&mut scene, Traffic::Video, 100);
+    }
+    assert_eq!(scene.streams.counters.dropped_audio, 0);
+    fill(&mut scene, Traffic::Audio, 1_000);
+    assert!(scene.streams.counters.dropped_audio > 900);
+    assert_eq!(scene.closed(), 0);
+    fill(&mut scene, Traffic::Control, 1_000);
+    assert_eq!(scene.streams.counters.stuck, 1);
+    assert_eq!(scene.closed(), 1);
+}
