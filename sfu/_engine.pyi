@@ -216,7 +216,7 @@ class Engine:
         """All counters in one read, copied from the thread's last publication (at most 250 ms old).
 
         Keys: "transports", "publications", "layers", "subscriptions" -> (handle, counters), "drops",
-        "connections" and "relays" -> [(0, counters)]; of all threads together.
+        "connections", "relays" and "waits" -> [(0, counters)]; of all threads together.
         publication: packets, bytes, lost, nacks_sent, plis_sent, firs_sent (counted among the plis), jitter (RTP
         units), layers, gated, off_stage (not forwarded because others were louder)
         layers: a row per layer of a publication that was ever heard: layer (0 lowest), packets, bytes, lost, jitter,
@@ -240,6 +240,7 @@ class Engine:
         read), dropped_video, dropped_audio
         relays: passed_on (datagrams that reached another thread's socket), relayed (packets for the subscribers of
         another shard, once per shard)
+        waits: pictures (packets of video that lay in their socket for those behind them, under load)
         """
     def close(self) -> None:
         """Stop the threads, close sockets and the eventfd. Idempotent."""

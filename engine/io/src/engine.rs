@@ -17,6 +17,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::batch::Outbox;
 use crate::command::Command;
+use crate::pictures::Pictures;
 use crate::relay::{self, Bell, Reader};
 use crate::ring::Ring;
 use crate::run::{keep_panics_short, Loop, Report};
@@ -104,6 +105,14 @@ impl Engine {
         for socket in bound.sockets.iter().flatten() {
             prepare(socket, options)?;
         }
+        let mut pictures = Pictures::default();
+        // A thread waits for 64 descriptors at most.
+        if count == 1 && 2 * bound.sockets[0].len() + 2 <= 64 {
+            pictures = Pictures::beside(&bound.sockets[0]);
+            for socket in &pictures.sockets {
+                prepare(socket, options)?;
+            }
+        }
         let shared = Arc::new(Shared::new()?);
         let bells = (0..count)
             .map(|_| Bell::new().map(Arc::new))
@@ -132,7 +141,9 @@ impl Engine {
                 own: own as u8,
                 count: count as u8,
             };
-            engine.add(shard, Arc::clone(&half_open), bell, outbox, incoming)?;
+            let half_open = Arc::clone(&half_open);
+            let pictures = std::mem::take(&mut pictures);
+            engine.add(shard, half_open, bell, outbox, pictures, incoming)?;
         }
         Ok(engine)
     }
@@ -143,6 +154,7 @@ impl Engine {
         half_open: Arc<Sources>,
         bell: Arc<Bell>,
         outbox: Outbox,
+        pictures: Pictures,
         incoming: Vec<(u8, Reader)>,
     ) -> io::Result<()> {
         let mut seed = [0; 8];
@@ -159,7 +171,16 @@ impl Engine {
             .name(shard::name(own, count))
             .spawn(move || {
                 shard::pin(own, count);
-                Loop::new(plane, outbox, queue, incoming, shared, thread_seat).run();
+                Loop::new(
+                    plane,
+                    outbox,
+                    pictures,
+                    queue,
+                    incoming,
+                    shared,
+                    thread_seat,
+                )
+                .run();
             })?;
         self.shards.push(Handle { seat, commands });
         self.threads
@@ -274,7 +295,7 @@ fn prepare(socket: &Socket, options: Options) -> io::Result<()> {
     }
     if options.dscp {
         // Most datagrams are video, so the socket has its mark and only audio carries one of its own:
-        // free for video, 40 ns of about 850 for audio. A second socket on the port would take flows.
+        // free for video, 40 ns of about 850 for audio.
         sys::mark(socket, socket.bound.is_ipv4(), sys::ASSURED_41)?;
     }
     Ok(())

@@ -11,6 +11,7 @@ mod command;
 mod engine;
 mod epoll;
 mod interfaces;
+mod pictures;
 mod probe;
 mod relay;
 mod ring;

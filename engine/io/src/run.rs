@@ -14,10 +14,11 @@ use parley_core::wire::{Event, Output};
 use crate::batch::{Inbox, Outbox};
 use crate::command::Command;
 use crate::engine::Shared;
+use crate::pictures::Pictures;
 use crate::relay::{Message, Reader, RelayCounters};
 use crate::shard::Seat;
 use crate::stream::{StreamCounters, Streams, MAX_FRAME_BYTES};
-use crate::sys::{self, BATCH};
+use crate::sys::{self, BATCH, IGNORED};
 
 /// How old a report may be.
 const REPORT_US: u64 = 250_000;
@@ -72,6 +73,8 @@ pub struct Report {
     pub streams: StreamCounters,
     /// To other shards.
     pub relays: RelayCounters,
+    /// Packets of pictures that lay in their socket for those behind them, at most half a millisecond.
+    pub waited: u64,
 }
 
 impl Report {
@@ -83,6 +86,7 @@ impl Report {
         self.refused_sends += other.refused_sends;
         self.streams.add(&other.streams);
         self.relays.add(&other.relays);
+        self.waited += other.waited;
     }
 }
 
@@ -90,6 +94,7 @@ pub struct Loop {
     pub plane: Plane,
     pub inbox: Inbox,
     pub outbox: Outbox,
+    pub pictures: Pictures,
     pub commands: Receiver<Command>,
     pub shared: Arc<Shared>,
     pub seat: Arc<Seat>,
@@ -107,6 +112,7 @@ impl Loop {
     pub fn new(
         plane: Plane,
         outbox: Outbox,
+        pictures: Pictures,
         commands: Receiver<Command>,
         incoming: Vec<(u8, Reader)>,
         shared: Arc<Shared>,
@@ -116,6 +122,7 @@ impl Loop {
             plane,
             inbox: Inbox::new(),
             outbox,
+            pictures,
             commands,
             shared,
             seat,
@@ -135,9 +142,9 @@ impl Loop {
 
     /// Until somebody says stop.
     pub fn run(mut self) {
-        let sockets = self.outbox.sockets().iter().map(sys::Socket::raw);
+        let sockets = self.outbox.sockets().iter().chain(&self.pictures.sockets);
         let fds: Vec<_> = std::iter::once(self.seat.bell.wake.raw())
-            .chain(sockets)
+            .chain(sockets.map(sys::Socket::raw))
             .chain([self.outbox.streams.raw()])
             .collect();
         let streams = fds.len() - 1;
@@ -145,6 +152,9 @@ impl Loop {
         while !self.shared.is_stopping() {
             let ready = self.wait(&fds, is_busy);
             is_busy = self.take_commands();
+            if let Some(types) = self.plane.new_picture_types() {
+                self.pictures.sort(self.outbox.sockets(), types);
+            }
             self.take_messages();
             for socket in 0..streams - 1 {
                 if ready >> (socket + 1) & 1 == 1 {
@@ -189,10 +199,37 @@ impl Loop {
                 }
             }
         }
-        let ready = sys::wait(fds, pause);
+        let mut ready = match self.pictures.left_alone() {
+            Some(until) => self.wait_for_others(fds, pause, until),
+            None => sys::wait(fds, pause),
+        };
         self.seat.bell.is_up();
-        self.seat.bell.wake.clear();
+        if ready & 1 == 1 {
+            self.seat.bell.wake.clear();
+        }
+        if self.pictures.are_due(self.now()) {
+            ready |= self.all_pictures();
+        }
         ready
+    }
+
+    /// As `sys::wait`, but pictures do not end it before their time.
+    fn wait_for_others(&self, fds: &[RawFd], pause: Duration, until: Micros) -> u64 {
+        let left = Duration::from_micros(until.since(self.now()));
+        let pictures = self.all_pictures();
+        let mut others = [IGNORED; 64];
+        for (at, (other, fd)) in others.iter_mut().zip(fds).enumerate() {
+            if pictures >> at & 1 == 0 {
+                *other = *fd;
+            }
+        }
+        sys::wait(&others[..fds.len()], pause.min(left))
+    }
+
+    /// Their places among the descriptors: behind the bell and the common sockets.
+    fn all_pictures(&self) -> u64 {
+        let places = (1 << self.pictures.sockets.len()) - 1;
+        places << (1 + self.outbox.sockets().len())
     }
 
     fn pause(&self) -> Duration {
@@ -242,10 +279,17 @@ impl Loop {
     }
 
     /// Whether there may be more.
-    fn take_datagrams(&mut self, socket: usize) -> bool {
+    fn take_datagrams(&mut self, place: usize) -> bool {
+        let common = self.outbox.sockets().len();
+        let (socket, is_picture) = (place % common, place >= common);
         for _ in 0..BATCHES_PER_TURN {
+            let from = if is_picture {
+                &self.pictures.sockets[socket]
+            } else {
+                &self.outbox.sockets()[socket]
+            };
             // An error here is a pending ICMP of somebody's; the next call reads on.
-            let count = self.inbox.fill(&self.outbox.sockets()[socket]).unwrap_or(0);
+            let count = self.inbox.fill(from).unwrap_or(0);
             // What a shard announced before its peer sent one of these is in the ring by now.
             self.take_messages();
             let now = self.now();
@@ -267,6 +311,10 @@ impl Loop {
             self.guarded(|own| own.plane.end_batch(now, &mut own.outbox));
             self.outbox.flush();
             if count < BATCH {
+                if is_picture {
+                    let hold_us = self.plane.hold_us(now);
+                    self.pictures.were_read(count, hold_us, now);
+                }
                 return false;
             }
         }
@@ -379,6 +427,7 @@ impl Loop {
         self.report.refused_sends = self.outbox.refused;
         self.report.streams = self.outbox.streams.counters;
         self.report.relays = self.outbox.relays.counters;
+        self.report.waited = self.pictures.waited;
         self.report.plane = self.plane.statistics();
         let mut shared = self
             .seat
@@ -395,18 +444,62 @@ mod tests {
 
     use super::*;
     use crate::relay::{Bell, Relays};
+    use crate::sys::Socket;
+
+    fn quiet(outbox: Outbox, pictures: Pictures) -> Loop {
+        let shared = Arc::new(Shared::new().expect("descriptors"));
+        let seat = Arc::new(Seat::new(Arc::new(Bell::new().expect("descriptors"))));
+        let (_commands, queue) = sync_channel(1);
+        Loop::new(
+            Plane::new(1),
+            outbox,
+            pictures,
+            queue,
+            Vec::new(),
+            shared,
+            seat,
+        )
+    }
+
+    /// Pictures wait for their time, whatever else comes does not, and is not waited for.
+    #[test]
+    fn sound_is_heard_while_pictures_are_left_alone() {
+        let common = vec![Socket::bind(([127, 0, 0, 1], 0).into()).expect("loopback")];
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback");
+        peer.connect(common[0].bound).expect("loopback");
+        let mut pictures = Pictures::beside(&common);
+        pictures.sort(&common, 1 << 96);
+        let streams = Streams::new(Vec::new(), None).expect("descriptors");
+        let outbox = Outbox::new(common, streams, Relays::default(), false);
+        let mut own = quiet(outbox, pictures);
+        own.report_due = Micros(u64::MAX);
+        let fds = [
+            own.seat.bell.wake.raw(),
+            own.outbox.sockets()[0].raw(),
+            own.pictures.sockets[0].raw(),
+        ];
+        let (sound, picture) = ([0x80, 111, 0, 1], [0x80, 96, 0, 1]);
+        let wait_us = 200_000;
+        let began = own.now();
+        own.pictures.were_read(1, wait_us, began);
+        peer.send(&picture).expect("loopback");
+        peer.send(&sound).expect("loopback");
+        assert_eq!(own.wait(&fds, false), 0b010, "sound, at once");
+        assert!(own.now().since(began) < wait_us);
+        assert!(!own.take_datagrams(0));
+        assert_eq!(own.wait(&fds, false), 0b100, "the picture, later");
+        assert!(own.now().since(began) >= wait_us);
+        assert!(!own.take_datagrams(1));
+        assert_eq!(own.pictures.waited, 1);
+        assert_eq!(own.pictures.left_alone(), None, "it was only one");
+    }
 
     /// S15: one that panics costs neither the thread nor what comes after it.
     #[test]
     fn a_panic_is_counted_and_survived() {
-        let shared = Arc::new(Shared::new().expect("descriptors"));
-        let bell = Arc::new(Bell::new().expect("descriptors"));
-        let seat = Arc::new(Seat::new(bell));
-        let (_commands, queue) = sync_channel(1);
         let streams = Streams::new(Vec::new(), None).expect("descriptors");
         let outbox = Outbox::new(Vec::new(), streams, Relays::default(), false);
-        let (plane, rings) = (Plane::new(1), Vec::new());
-        let mut own = Loop::new(plane, outbox, queue, rings, shared, Arc::clone(&seat));
+        let mut own = quiet(outbox, Pictures::default());
         let mut done = 0;
         for round in 0..10 {
             own.guarded(|_| {
@@ -416,6 +509,6 @@ mod tests {
         }
         own.guarded(Loop::publish_report);
         assert_eq!(done, 5);
-        assert_eq!(seat.report.lock().expect("whole").panics, 5);
+        assert_eq!(own.seat.report.lock().expect("whole").panics, 5);
     }
 }

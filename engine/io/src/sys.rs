@@ -367,6 +367,9 @@ impl EventFd {
     }
 }
 
+/// In the place of a descriptor that `wait` leaves alone.
+pub const IGNORED: RawFd = -1;
+
 /// Wait until one of these is readable or the time is over. Which ones, bit by bit; at most 64.
 pub fn wait(fds: &[RawFd], timeout: Duration) -> u64 {
     let blank = libc::pollfd {

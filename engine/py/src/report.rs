@@ -46,6 +46,7 @@ pub fn report_to_python<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound
         "drops": vec![(0, drops_row(py, &plane.drops, report)?)],
         "connections": vec![(0, connections_row(py, &report.streams)?)],
         "relays": vec![(0, relays_row(py, &report.relays)?)],
+        "waits": vec![(0, row!(py, "pictures": report.waited))],
     ))
 }
 

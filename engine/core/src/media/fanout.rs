@@ -2,8 +2,8 @@
 //!
 //! Pictures come in bursts, a frame at a time. What arrived in one batch is copied subscriber by subscriber, so that
 //! the datagrams for one peer lie side by side and leave as one message (UDP segmentation), and each peer's keys and
-//! counters are touched once per batch. Nothing waits for a timer: the batch ends when the socket is read.
-//! Not here: what a packet means (`ingress`), how a copy is written (`subscription`).
+//! counters are touched once per batch. Nothing waits for a timer here: the batch ends when the socket is read.
+//! Not here: when it is read (`gather`), what a packet means (`ingress`), how a copy is written (`subscription`).
 
 use crate::id::{Micros, TransportId};
 
@@ -87,6 +87,9 @@ impl Router {
             self.held.publication = publication;
         }
         self.held.packets.push(packet);
+        if let Some(Some(publication)) = self.publications.get(publication as usize) {
+            self.gathering.arrived(publication.subscribers.len(), now);
+        }
     }
 
     /// Copy what is held, subscriber by subscriber.

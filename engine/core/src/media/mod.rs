@@ -17,6 +17,7 @@ mod error;
 pub mod estimate;
 mod fanout;
 mod frames;
+mod gather;
 mod ingress;
 pub mod keyframe;
 mod ladder;

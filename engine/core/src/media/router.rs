@@ -15,6 +15,7 @@ use super::allocation::Stream as Share;
 use super::catchup::Late;
 use super::clock::Offset;
 use super::fanout::Held;
+use super::gather::Gathering;
 use super::levels::Levels;
 use super::loudest::{Stage, Voice};
 use super::mirror::Neighbours;
@@ -78,6 +79,9 @@ pub struct Router {
     free_publications: Vec<u32>,
     free_subscriptions: Vec<u32>,
     pub(super) held: Held,
+    pub(super) gathering: Gathering,
+    /// Publications came, changed or went: see `new_picture_types`.
+    pub(super) types_changed: bool,
     pub(super) levels: Levels,
     /// Groups in which only the loudest are forwarded.
     pub(super) stages: FastMap<GroupId, Stage>,
@@ -126,6 +130,8 @@ impl Router {
             free_publications: Vec::new(),
             free_subscriptions: Vec::new(),
             held: Held::new(),
+            gathering: Gathering::new(),
+            types_changed: false,
             levels: Levels::default(),
             stages: FastMap::default(),
             feedback: Vec::new(),
@@ -246,6 +252,7 @@ impl Router {
 
     pub(super) fn place_publication(&mut self, entry: Publication) -> u32 {
         let id = entry.id;
+        self.types_changed = true;
         let index = place(&mut self.publications, &mut self.free_publications, entry);
         self.publication_slots.insert(id, index);
         index
@@ -254,6 +261,7 @@ impl Router {
     /// Forget a publication; its subscriptions and its transport are the caller's business.
     pub(super) fn take_publication(&mut self, id: PublicationId) -> Option<Publication> {
         let index = self.publication_slots.remove(&id)?;
+        self.types_changed = true;
         let entry = self.publications[index as usize].take()?;
         self.keys.retain(|slot| *slot != index);
         self.free_publications.push(index);
@@ -275,6 +283,7 @@ impl Router {
         if entry.stream == stream || entry.negotiated(stream).is_err() {
             return;
         }
+        self.types_changed = true;
         let (live, layers) = (entry.live(), entry.layers.len());
         for &sub in &entry.subscribers {
             let (egress, cold) = (&mut self.egress[sub as usize], &mut self.subscriptions);

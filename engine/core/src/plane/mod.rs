@@ -384,6 +384,17 @@ impl Plane {
         }
     }
 
+    /// See `Router::hold_us`.
+    #[must_use]
+    pub fn hold_us(&self, now: Micros) -> u64 {
+        self.router.hold_us(now)
+    }
+
+    /// See `Router::new_picture_types`.
+    pub fn new_picture_types(&mut self) -> Option<u128> {
+        self.router.new_picture_types()
+    }
+
     /// As `receive`, but copies may wait for the datagrams behind it: `end_batch` must follow.
     pub fn receive_in_batch(
         &mut self,
