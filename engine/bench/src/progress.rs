@@ -24,6 +24,8 @@ pub struct Progress {
     /// RTP packets of known streams that receivers read.
     pub copies: AtomicU64,
     pub bytes: AtomicU64,
+    /// Of these packets, audio.
+    pub audio: AtomicU64,
     /// The same, by simulcast layer, from the decrypted sample.
     pub layers: [AtomicU64; LAYERS],
     /// Missing in receivers' sequence numbers, of video and of audio; late and repeated ones are taken off again.
@@ -46,6 +48,8 @@ pub struct Progress {
     pub sender_cpu_ns: AtomicU64,
     /// From stamp to arrival in the receiver's socket, microseconds, of the decrypted sample.
     pub delays_us: Mutex<Vec<u32>>,
+    /// The same, of audio alone.
+    pub audio_delays_us: Mutex<Vec<u32>>,
     /// From noticing a gap to what fills it, microseconds.
     pub repairs_us: Mutex<Vec<u32>>,
 }
@@ -98,8 +102,11 @@ impl Progress {
             .min()
     }
 
-    pub fn delayed(&self, delay_us: u64) {
+    pub fn delayed(&self, delay_us: u64, is_video: bool) {
         add(&self.delays_us, delay_us);
+        if !is_video {
+            add(&self.audio_delays_us, delay_us);
+        }
     }
 
     pub fn repaired(&self, after_us: u64) {
@@ -109,6 +116,8 @@ impl Progress {
     /// All counters as one JSON object; the samples start over.
     pub fn report(&self, now_ns: u64) -> String {
         let [delays, delay_p50, delay_p99, delay_max] = summary(&self.delays_us);
+        let [audio_delays, audio_delay_p50, audio_delay_p99, audio_delay_max] =
+            summary(&self.audio_delays_us);
         let [repairs, repair_p50, repair_p99, _] = summary(&self.repairs_us);
         let read = |counter: &AtomicU64| counter.load(Relaxed);
         let counters = [
@@ -119,6 +128,7 @@ impl Progress {
             ("resent", read(&self.resent)),
             ("copies", read(&self.copies)),
             ("bytes", read(&self.bytes)),
+            ("audio", read(&self.audio)),
             ("layer_0", read(&self.layers[0])),
             ("layer_1", read(&self.layers[1])),
             ("layer_2", read(&self.layers[2])),
@@ -138,6 +148,10 @@ impl Progress {
             ("delay_p50_us", delay_p50),
             ("delay_p99_us", delay_p99),
             ("delay_max_us", delay_max),
+            ("audio_delays", audio_delays),
+            ("audio_delay_p50_us", audio_delay_p50),
+            ("audio_delay_p99_us", audio_delay_p99),
+            ("audio_delay_max_us", audio_delay_max),
             ("repairs", repairs),
             ("repair_p50_us", repair_p50),
             ("repair_p99_us", repair_p99),
@@ -167,13 +181,14 @@ mod tests {
     #[test]
     fn a_report_takes_the_sample_of_delays() {
         let progress = Progress::new();
-        (1..=100).for_each(|delay| progress.delayed(delay));
+        (1..=100).for_each(|delay| progress.delayed(delay, delay > 10));
         let report = progress.report(5);
         assert!(report.starts_with("{\"now_ns\": 5, "), "{report}");
         assert!(
             report.contains("\"delay_p50_us\": 51, \"delay_p99_us\": 100, \"delay_max_us\": 100"),
             "{report}"
         );
+        assert!(report.contains("\"audio_delays\": 10"), "{report}");
         assert!(progress.report(6).contains("\"delays\": 0"));
     }
 }

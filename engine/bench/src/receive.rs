@@ -215,7 +215,7 @@ impl Sink {
         let sample = self.manner.sample.load(Relaxed).max(1);
         let transport_id = self.manner.transport_id.load(Relaxed);
         let fair = self.weather.is_fair();
-        let (mut copies, mut bytes, mut others) = (0, 0, 0);
+        let (mut copies, mut bytes, mut others, mut audio) = (0, 0, 0, 0);
         let (mut lost, mut lost_audio) = (0i64, 0i64);
         for place in 0..count {
             let message = self.inbox.messages[place];
@@ -245,6 +245,7 @@ impl Sink {
                         if incoming.video {
                             lost += gap;
                         } else {
+                            audio += 1;
                             lost_audio += gap;
                         }
                         if incoming.received % sample == 0 || incoming.received == 1 {
@@ -276,6 +277,7 @@ impl Sink {
         }
         progress.copies.fetch_add(copies, Relaxed);
         progress.bytes.fetch_add(bytes, Relaxed);
+        progress.audio.fetch_add(audio, Relaxed);
         progress.lost.fetch_add(lost as u64, Relaxed); // wraps back when a late one comes
         progress.lost_audio.fetch_add(lost_audio as u64, Relaxed);
         progress.others.fetch_add(others, Relaxed);
@@ -355,7 +357,8 @@ impl Receiver {
         let layer = usize::from(stamp.layer).min(LAYERS - 1);
         progress.layers[layer].fetch_add(1, Relaxed);
         let arrived_ns = arrived_ns.unwrap_or_else(sys::now_ns);
-        progress.delayed(arrived_ns.saturating_sub(stamp.sent_ns) / 1_000);
+        let delay_us = arrived_ns.saturating_sub(stamp.sent_ns) / 1_000;
+        progress.delayed(delay_us, stamp.video);
     }
 
     /// What the server wants of this peer's own streams.
