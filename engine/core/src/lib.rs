@@ -5,6 +5,7 @@
 //! * `media`: RTP and RTCP parsing, publications, subscriptions, routing (RFC 3550 and friends).
 //! * `plane`: all of it behind one `receive` and one `tick`; `wire` is what it asks of its owner.
 //! * `shard`: several planes behind one port; `sources`: what they count together.
+//! * `overload`: how much video the CPU carries.
 //!
 //! Not here: sockets and threads (`parley-io`), Python (`parley-py`), DTLS (Python's sfu worker).
 #![forbid(unsafe_code)]
@@ -17,6 +18,7 @@ pub mod ice;
 pub mod id;
 pub mod limit;
 pub mod media;
+pub mod overload;
 pub mod plane;
 pub mod random;
 pub mod shard;
