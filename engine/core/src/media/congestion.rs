@@ -15,7 +15,7 @@ use super::router::{Router, Transport, ROUND_US};
 use super::steps::{layer_of, temporal_of, MAX_STEPS};
 use super::subscription::{Face, Subscription};
 use super::twcc::Feedback;
-use super::{Event, Sink};
+use super::Sink;
 
 /// Video is paused only after its lowest layer was too much for this long.
 pub const PAUSE_AFTER_US: u64 = 1_500_000;
@@ -289,16 +289,9 @@ impl Router {
         if (cap, starved) == (cold.cap, cold.starved) {
             return;
         }
-        if starved != cold.starved {
-            let id = cold.id;
-            sink.event(if starved {
-                Event::Paused(id)
-            } else {
-                Event::Resumed(id)
-            });
-        }
         cold.cap = cap;
         cold.starved = starved;
+        cold.tell_paused(sink);
         let publication = self.publications.get(hot.source as usize);
         if let (true, Some(Some(publication))) = (mood.floods && granted != NONE, publication) {
             let is_at_once = publication.carrier(granted) == hot.current && publication.is_nested();
@@ -312,7 +305,7 @@ impl Router {
     // --- probes
 
     fn begin_probe(&mut self, slot: u32, wanted_bps: u64, now: Micros, sink: &mut impl Sink) {
-        if self.padding_stream(slot).is_none() {
+        if self.shedding.is_active || self.padding_stream(slot).is_none() {
             return;
         }
         let Some(transport) = &mut self.transports[slot as usize] else {
@@ -485,7 +478,8 @@ impl Subscription {
     }
 }
 
-fn stream_of(publication: &Publication, cold: &Subscription, sub: u32) -> Stream {
+/// A video stream as the division of a budget sees it.
+pub(super) fn stream_of(publication: &Publication, cold: &Subscription, sub: u32) -> Stream {
     let live = publication.live_steps();
     let is_plain = publication.layers.len() == 1 && publication.ladder.is_none();
     let mut rates = [0; MAX_STEPS];

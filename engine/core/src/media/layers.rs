@@ -37,6 +37,7 @@ impl Router {
 
     /// Choose the layer anew. True if that needs a key frame, which is noted but not asked for.
     pub(super) fn aim(&mut self, sub: u32, now: Micros) -> bool {
+        let is_braked = self.shedding.is_braked;
         let hot = &mut self.egress[sub as usize];
         let source = hot.source as usize;
         let Some(Some(publication)) = self.publications.get(source) else {
@@ -45,11 +46,15 @@ impl Router {
         let Some(cold) = &mut self.subscriptions[sub as usize] else {
             return false;
         };
-        hot.target_step = match (hot.paused || cold.starved, hot.video) {
+        let is_held_back = cold.starved || cold.is_shed || is_braked && hot.video;
+        hot.target_step = match (hot.paused || is_held_back, hot.video) {
             (true, _) => NONE,
             (false, true) => {
                 let wish = publication.wish(cold.max_layer, cold.max_fps);
-                choose(publication.live_steps(), wish.min(cold.cap))
+                choose(
+                    publication.live_steps(),
+                    wish.min(cold.cap).min(cold.allowed),
+                )
             }
             (false, false) => 0,
         };
@@ -60,7 +65,7 @@ impl Router {
             let newest = hot.last_sequence.wrapping_sub(hot.deltas.sequence);
             cold.thin_out(hot, newest);
         }
-        if hot.paused || cold.starved {
+        if hot.paused || is_held_back {
             hot.current = NONE;
         }
         // A key frame of a codec that the subscriber has not would be in vain.

@@ -85,8 +85,8 @@ impl Router {
         }
         // Everybody starts off stage and is back with his next packet if he may.
         for publication in self.publications.iter_mut().flatten() {
-            if publication.group == group && publication.voice.since.take().is_some() {
-                interrupt(publication, &mut self.egress);
+            if publication.group == group && !publication.stream.video {
+                leave(publication, &mut self.egress); // also what flowed before there was a stage
             }
         }
         if places == 0 {

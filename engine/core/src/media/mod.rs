@@ -42,6 +42,7 @@ pub mod rtcp;
 pub mod rtp;
 mod selection;
 pub mod shapes;
+mod shed;
 mod skips;
 mod statistics;
 pub mod steps;

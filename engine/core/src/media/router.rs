@@ -22,6 +22,7 @@ use super::mirror::Neighbours;
 use super::pressure::Pressure;
 use super::publication::{Publication, NONE};
 use super::rtcp::Builder;
+use super::shed::Shedding;
 use super::statistics::TransportStatistics;
 use super::subscription::{Egress, Subscription, NOWHERE};
 use super::twcc::Recorder;
@@ -106,6 +107,8 @@ pub struct Router {
     pub(super) late: Vec<Late>,
     /// Transports that can send since the last tick.
     pub(super) opened: Vec<u32>,
+    /// What is held back for want of CPU.
+    pub(super) shedding: Shedding,
     /// Other shards.
     pub(super) neighbours: Neighbours,
     pub(super) malformed: u64,
@@ -147,6 +150,7 @@ impl Router {
             pacing: Vec::new(),
             late: Vec::new(),
             opened: Vec::new(),
+            shedding: Shedding::default(),
             neighbours: Neighbours::default(),
             malformed: 0,
             foreign: 0,

@@ -109,6 +109,8 @@ pub struct SubscriptionStatistics {
     pub target_bps: u64,
     /// The link, not the wish, decides: a lower layer, or nothing.
     pub limited: bool,
+    /// Our CPU decides.
+    pub shed: bool,
     /// What the subscriber reported.
     pub reception: Reception,
     /// First sequence number sent, extended; 0 before the first packet.
@@ -217,7 +219,10 @@ impl Router {
                             u64::from(size) + 1
                         },
                         target_bps: target.map_or(0, |source| source.measured_bps(hot.target_step)),
-                        limited: cold.starved || hot.video && wished != NONE && cold.cap < wished,
+                        limited: cold.starved
+                            || cold.is_shed
+                            || hot.video && wished != NONE && cold.cap.min(cold.allowed) < wished,
+                        shed: cold.is_shed || cold.allowed < wished && wished != NONE,
                         reception: cold.reception,
                         first_sequence: cold.first_sequence * sent,
                         last_sequence: hot.last_sequence * sent,

@@ -175,6 +175,12 @@ pub struct Subscription {
     pub cap: u8,
     /// The link does not carry even the lowest.
     pub starved: bool,
+    /// Highest step that the CPU carries (`shed`), `NONE` = any.
+    pub allowed: u8,
+    /// Not even the lowest.
+    pub is_shed: bool,
+    /// `Event::Paused` was told last, not `Resumed`.
+    pub is_told_paused: bool,
     /// Since when that is so, before it takes effect.
     pub short_since: Option<Micros>,
     /// Who gets bandwidth first.
@@ -299,6 +305,9 @@ impl Subscription {
             max_layer: NONE,
             max_fps: 0,
             cap: NONE,
+            allowed: NONE,
+            is_shed: false,
+            is_told_paused: false,
             starved: false,
             short_since: None,
             priority: 0,

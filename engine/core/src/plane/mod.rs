@@ -21,6 +21,7 @@ use crate::hash::FastMap;
 use crate::ice::{Change, Verdict};
 use crate::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
 use crate::media::{self, ReceiveStream, Router, SendStream};
+use crate::overload::{Flow, Order};
 use crate::random::{derived, Random};
 use crate::shard::Shard;
 use crate::sources::Sources;
@@ -333,7 +334,36 @@ impl Plane {
 
     /// Forward only the loudest voices of a group; 0 = all.
     pub fn set_loudest(&mut self, group: GroupId, places: u8, dominant: Option<PublicationId>) {
-        self.router.set_loudest(group, places, dominant);
+        self.router.limit_voices(group, places, dominant);
+    }
+
+    /// The video that is forwarded, was granted and is wanted.
+    #[must_use]
+    pub fn flow(&self) -> Flow {
+        self.router.flow()
+    }
+
+    /// Stop all video at once, until the next order.
+    pub fn brake(&mut self) {
+        self.router.brake();
+    }
+
+    /// What follows from being short of CPU.
+    pub fn obey(&mut self, order: Order, now: Micros, out: &mut impl Output) {
+        let mut egress = Egress::new(&mut self.table, out);
+        let budget_bps = match order {
+            Order::Allot(budget_bps) => Some(budget_bps),
+            Order::Hush => Some(0),
+            Order::Release => None,
+        };
+        self.router.hush(order == Order::Hush);
+        self.router.allot(budget_bps, now, &mut egress);
+    }
+
+    /// Video streams that are paused for want of CPU, and those that are lower than they could be.
+    #[must_use]
+    pub fn shed_streams(&self) -> (u64, u64) {
+        self.router.shed_streams()
     }
 
     /// End an outgoing stream.

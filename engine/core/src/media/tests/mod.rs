@@ -9,6 +9,7 @@ mod hostile;
 mod joining;
 mod mirrors;
 mod network;
+mod shedding;
 mod stage;
 mod svc;
 mod thinning;
