@@ -7,12 +7,15 @@ use parley_core::media::Relayed;
 use parley_core::shard::Notice;
 use parley_core::wire::{Event, Output, Path, Traffic, SLOT_BYTES};
 
+use crate::clock;
 use crate::relay::{Message, Relays};
 use crate::stream::{Streams, FIRST_LISTENER};
 use crate::sys::{self, Control, Name, Outgoing, Part, Received, Socket, BATCH};
 
 /// Larger than any datagram that a peer of ours may send; a longer one is cut and dropped.
 const INBOX_BYTES: usize = 2_048;
+/// No datagram lies in a socket for so long.
+const NONSENSE_US: u64 = 10_000_000;
 
 /// Received datagrams.
 pub struct Inbox {
@@ -46,6 +49,17 @@ impl Inbox {
             control: &mut control.0,
         });
         sys::receive(socket, parts, &mut self.received)
+    }
+
+    /// How long the first of the batch lay in the socket, microseconds; 0 when nobody knows.
+    pub fn waited_us(&self) -> u64 {
+        match self.received[0].stamp_us {
+            0 => 0,
+            // A clock that was set meanwhile tells nothing.
+            stamp_us => Some(clock::wall_us().saturating_sub(stamp_us))
+                .filter(|waited_us| *waited_us < NONSENSE_US)
+                .unwrap_or(0),
+        }
     }
 
     /// One of them: its 5-tuple and its bytes. None if it was cut or came from nowhere.

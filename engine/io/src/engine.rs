@@ -72,6 +72,9 @@ impl Shared {
 /// Set in the environment, every datagram is a message of its own: to compare, and for a device that fails silently.
 const NO_SEGMENTS: &str = "PARLEY_NO_GSO";
 
+/// Set in the environment, video is never shed: benchmarks saturate threads on purpose.
+const NO_SHEDDING: &str = "PARLEY_NO_SHEDDING";
+
 /// The callers' end of one thread.
 struct Handle {
     seat: Arc<Seat>,
@@ -292,6 +295,9 @@ fn prepare(socket: &Socket, options: Options) -> io::Result<()> {
     socket.set_buffers(SOCKET_BUFFER_BYTES)?;
     if std::env::var_os(NO_SEGMENTS).is_some() {
         socket.never_segment();
+    }
+    if std::env::var_os(NO_SHEDDING).is_none() {
+        socket.stamp()?;
     }
     if options.dscp {
         // Most datagrams are video, so the socket has its mark and only audio carries one of its own:

@@ -7,6 +7,7 @@
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 mod batch;
+mod clock;
 mod command;
 mod engine;
 mod epoll;
@@ -25,5 +26,5 @@ pub use engine::{Engine, Full, Options};
 pub use interfaces::local_addresses;
 pub use probe::{fanout_ceiling, Ceiling};
 pub use relay::RelayCounters;
-pub use run::Report;
+pub use run::{Load, Report};
 pub use stream::StreamCounters;

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ring::aead::{Aad, LessSafeKey, Nonce, UnboundKey, AES_128_GCM};
 
+use crate::clock;
 use crate::sys::{self, Name, Outgoing, Socket, BATCH};
 
 /// The result.
@@ -66,7 +67,7 @@ pub fn fanout_ceiling(
     let mut slots = Box::new([[0u8; 1_536]; BATCH]);
     let mut names = [Name::empty(); BATCH];
     let (mut copies, mut count, mut sequence) = (0u64, 0, 0u64);
-    let started = sys::thread_cpu_s();
+    let started = clock::thread_cpu_s();
     loop {
         for _ in 0..8 {
             sequence += 1;
@@ -91,7 +92,7 @@ pub fn fanout_ceiling(
                 }
             }
         }
-        let cpu_s = sys::thread_cpu_s() - started;
+        let cpu_s = clock::thread_cpu_s() - started;
         if cpu_s >= seconds {
             return Ok(Ceiling { copies, cpu_s });
         }

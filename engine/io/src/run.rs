@@ -7,11 +7,13 @@ use std::sync::{Arc, Once, PoisonError};
 use std::time::Duration;
 
 use parley_core::id::Micros;
+use parley_core::overload::{Governor, LoadStatistics};
 use parley_core::plane::{Plane, Statistics};
 use parley_core::shard::Notice;
 use parley_core::wire::{Event, Output};
 
 use crate::batch::{Inbox, Outbox};
+use crate::clock;
 use crate::command::Command;
 use crate::engine::Shared;
 use crate::pictures::Pictures;
@@ -75,6 +77,19 @@ pub struct Report {
     pub relays: RelayCounters,
     /// Packets of pictures that lay in their socket for those behind them, at most half a millisecond.
     pub waited: u64,
+    /// Each thread's CPU, in the order of the shards.
+    pub loads: Vec<Load>,
+}
+
+/// How a thread is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Load {
+    /// Its own judgement.
+    pub own: LoadStatistics,
+    /// Video streams that are paused for want of CPU.
+    pub paused: u64,
+    /// Video streams that are lower than they could be.
+    pub lowered: u64,
 }
 
 impl Report {
@@ -87,6 +102,7 @@ impl Report {
         self.streams.add(&other.streams);
         self.relays.add(&other.relays);
         self.waited += other.waited;
+        self.loads.extend_from_slice(&other.loads);
     }
 }
 
@@ -103,6 +119,7 @@ pub struct Loop {
     pub report: Report,
     pub report_due: Micros,
     pub sweep_due: Micros,
+    governor: Governor,
     /// Connections with something to read.
     readable: Vec<usize>,
     frame: Box<[u8; MAX_FRAME_BYTES]>,
@@ -130,6 +147,7 @@ impl Loop {
             report: Report::default(),
             report_due: Micros(0),
             sweep_due: Micros(0),
+            governor: Governor::default(),
             readable: Vec::new(),
             frame: Box::new([0; MAX_FRAME_BYTES]),
         }
@@ -173,6 +191,9 @@ impl Loop {
             }
             self.close_streams();
             self.guarded(|own| own.plane.tick(now, &mut own.outbox));
+            if self.governor.is_reading_due(now) {
+                self.guarded(|own| own.govern(now));
+            }
             self.outbox.flush();
             if now >= self.report_due {
                 self.report_due = Micros(now.0 + REPORT_US);
@@ -290,6 +311,9 @@ impl Loop {
             };
             // An error here is a pending ICMP of somebody's; the next call reads on.
             let count = self.inbox.fill(from).unwrap_or(0);
+            if count > 0 {
+                self.guarded(Self::look_at_waits);
+            }
             // What a shard announced before its peer sent one of these is in the ring by now.
             self.take_messages();
             let now = self.now();
@@ -319,6 +343,27 @@ impl Loop {
             }
         }
         true
+    }
+
+    /// Whether what was read waited for too long; then all video stops before any of it is copied.
+    fn look_at_waits(&mut self) {
+        let waited_us = self.inbox.waited_us();
+        if Governor::is_late(waited_us) {
+            let now = self.now();
+            if self.governor.late(waited_us, now, clock::thread_cpu_us()) {
+                self.governor.braked(self.plane.flow(), now);
+                self.plane.brake();
+            }
+        }
+    }
+
+    /// As much video as the CPU carries (R11).
+    fn govern(&mut self, now: Micros) {
+        if self.governor.note(now, clock::thread_cpu_us()) {
+            if let Some(order) = self.governor.decide(self.plane.flow(), now) {
+                self.plane.obey(order, now, &mut self.outbox);
+            }
+        }
     }
 
     /// What other shards sent until now.
@@ -429,6 +474,13 @@ impl Loop {
         self.report.relays = self.outbox.relays.counters;
         self.report.waited = self.pictures.waited;
         self.report.plane = self.plane.statistics();
+        let (paused, lowered) = self.plane.shed_streams();
+        self.report.loads.clear();
+        self.report.loads.push(Load {
+            own: self.governor.statistics(),
+            paused,
+            lowered,
+        });
         let mut shared = self
             .seat
             .report

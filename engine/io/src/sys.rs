@@ -14,7 +14,7 @@ mod sending;
 pub use sending::{mark, send, write_mark, write_source, Outgoing, ASSURED_41, EXPEDITED};
 
 /// Room for the control messages of one datagram, aligned as their headers must be: IPV6_PKTINFO (or
-/// IP_PKTINFO), one integer and one short integer.
+/// IP_PKTINFO), and two integers on the way out or a time on the way in.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub struct Control(pub [u8; 88]);
@@ -163,6 +163,11 @@ impl Socket {
         })
     }
 
+    /// Have the kernel note when datagrams arrive.
+    pub fn stamp(&self) -> io::Result<()> {
+        set_option(&self.fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)
+    }
+
     /// Send every datagram as a message of its own.
     pub fn never_segment(&self) {
         self.can_segment.set(false);
@@ -229,6 +234,8 @@ pub struct Received {
     pub len: usize,
     pub is_truncated: bool,
     pub local: Option<IpAddr>,
+    /// When the kernel had it, since 1970, microseconds; 0 = unknown. Of the first of a batch only.
+    pub stamp_us: u64,
 }
 
 struct Headers {
@@ -297,14 +304,38 @@ pub fn receive<'a>(
         Err(why) if why.kind() == io::ErrorKind::WouldBlock => 0,
         Err(why) => return Err(why),
     };
-    for (message, entry) in headers.messages[..count].iter().zip(received) {
+    for (message, entry) in headers.messages[..count].iter().zip(&mut *received) {
         *entry = Received {
             len: message.msg_len as usize,
             is_truncated: message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
             local: local_address(&message.msg_hdr),
+            stamp_us: 0,
         };
     }
+    if count > 0 {
+        received[0].stamp_us = stamp_us(&headers.messages[0].msg_hdr);
+    }
     Ok(count)
+}
+
+/// When the kernel received a datagram; 0 = the socket was not asked to tell.
+fn stamp_us(header: &libc::msghdr) -> u64 {
+    // SAFETY: as in `local_address`; the data of a TIMESTAMPNS message is a timespec.
+    unsafe {
+        let mut control = libc::CMSG_FIRSTHDR(header);
+        while !control.is_null() {
+            if ((*control).cmsg_level, (*control).cmsg_type)
+                == (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS)
+            {
+                let time: libc::timespec = libc::CMSG_DATA(control)
+                    .cast::<libc::timespec>()
+                    .read_unaligned();
+                return time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000;
+            }
+            control = libc::CMSG_NXTHDR(header, control);
+        }
+    }
+    0
 }
 
 /// The address of ours that a datagram was sent to.
@@ -425,15 +456,4 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     // SAFETY: the kernel reads a live set of the stated size; 0 is the calling thread.
     check(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) })?;
     Ok(())
-}
-
-/// CPU time of the calling thread, seconds.
-pub fn thread_cpu_s() -> f64 {
-    // SAFETY: timespec is plain data, and the clock exists on every Linux.
-    let time = unsafe {
-        let mut time: libc::timespec = zeroed();
-        libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time);
-        time
-    };
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
