@@ -137,7 +137,7 @@ class Engine:
         ("first_packet", publication, (layer, payload_type))   of each layer, simulcast or spatial
         ("bye", publication, None)            RTCP BYE for its SSRC
         ("keyframe", subscription, None)      the first key frame since the last switch went out
-        ("paused", subscription, None)        its link does not carry even the lowest layer any more; video only
+        ("paused", subscription, None)        its link or our CPU does not carry even the lowest layer any more; video only
         ("resumed", subscription, None)       it does again
         ("levels", group, [(publication, level, medium, long), ...])   <= 10/s, only who was heard: -dBov 0..127
                         of the loudest packet, frames of speech in the last 0.1 s (0..5), blocks of it in the last
@@ -216,14 +216,14 @@ class Engine:
         """All counters in one read, copied from the thread's last publication (at most 250 ms old).
 
         Keys: "transports", "publications", "layers", "subscriptions" -> (handle, counters), "drops",
-        "connections", "relays" and "waits" -> [(0, counters)]; of all threads together.
+        "connections", "relays" and "waits" -> [(0, counters)]; of all threads together; "loads" -> (thread, counters).
         publication: packets, bytes, lost, nacks_sent, plis_sent, firs_sent (counted among the plis), jitter (RTP
         units), layers, gated, off_stage (not forwarded because others were louder)
         layers: a row per layer of a publication that was ever heard: layer (0 lowest), packets, bytes, lost, jitter,
         bps (measured), frames, key_frames, freezes, frozen_us, live
         subscription: packets, bytes, nacks, plis, firs (counted among the plis), retransmitted,
         retransmitted_bytes, first_sequence, last_sequence (extended), layer (forwarded now, from 1; 0 none),
-        target_bps, limited (the link decides, not the wish); as the subscriber reports: lost, fraction_lost (of
+        target_bps, limited (the link or our CPU decides, not the wish), shed (our CPU does); as the subscriber reports: lost, fraction_lost (of
         256), jitter (RTP units), rtt_us
         transport: packets_in, bytes_in, packets_out, bytes_out, auth_failures, replays, rtt_us (of ICE), report_rtt_us
         (by RTCP), estimate_bps (what the link to the peer carries; 0 = it told nothing), queue_us (how long packets
@@ -241,6 +241,11 @@ class Engine:
         relays: passed_on (datagrams that reached another thread's socket), relayed (packets for the subscribers of
         another shard, once per shard)
         waits: pictures (packets of video that lay in their socket for those behind them, under load)
+        loads: a row per thread: shedding (1 while its CPU does not carry all video), used_permille and
+        capacity_permille (of one CPU: what it uses, what it can have; 0 = enough), budget_bps (of all video while
+        shedding), paused and lowered (video streams), episodes (times that shedding began), brakes (times that all
+        video stopped for a moment), late (backlogs of datagrams that had waited 15 ms or longer), longest_wait_us
+        (of these, since the last publication)
         """
     def close(self) -> None:
         """Stop the threads, close sockets and the eventfd. Idempotent."""

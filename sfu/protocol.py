@@ -325,7 +325,7 @@ class TrackStatistics(_Message, frozen=True):
 class SubscriptionStatistics(_Message, frozen=True):
     """What a session is sent of one track. `layer`: forwarded now, -1 none. `target_bitrate_bps`: of the layer chosen.
 
-    `quality_limitation_reason`: none | bandwidth (the link) | other (the group's policy). As the subscriber reports:
+    `quality_limitation_reason`: none | bandwidth (the link) | cpu (the worker's) | other (the group's policy). As the subscriber reports:
     `packets_lost`, `fraction_lost` (0..1 since its report before), `jitter_s`, `round_trip_time_s`.
     """
 
@@ -369,11 +369,32 @@ class SessionStatistics(_Message, frozen=True):
     packets_discarded_on_send: int = 0
 
 
+class LoadStatistics(_Message, frozen=True):
+    """One data-plane thread. `cpu_*` are shares of one CPU; `cpu_capacity`: what it can have, 0 = enough.
+
+    While `is_shedding`, all video together has `video_budget_bps`. Counters since the worker began: how often that
+    started, how often all video stopped for a moment, how often datagrams were read late. `longest_wait_s`: in a
+    socket, in the last quarter of a second; waits of less than 15 ms count as none.
+    """
+
+    shard: int
+    is_shedding: bool = False
+    cpu_used: float = 0.0
+    cpu_capacity: float = 0.0
+    video_budget_bps: int = 0
+    streams_paused: int = 0
+    streams_lowered: int = 0
+    shedding_count: int = 0
+    brake_count: int = 0
+    late_count: int = 0
+    longest_wait_s: float = 0.0
+
+
 class Statistics(_Message, frozen=True):
     """All counters in one read of the engine. Also an event, once a second for 10 s after somebody asked.
 
     Many rows come in `parts`, of which this is `part` (from 0); the answer to `ReadStatistics` is the first. What
-    concerns the whole worker (`dropped`) is in every part.
+    concerns the whole worker (`dropped`, `loads`) is in every part.
     """
 
     tracks: tuple[TrackStatistics, ...]
@@ -382,6 +403,7 @@ class Statistics(_Message, frozen=True):
     sessions: tuple[SessionStatistics, ...] = ()
     part: int = 0
     parts: int = 1
+    loads: tuple[LoadStatistics, ...] = ()
 
 
 Reply = Done | Described | Failure | Snapshot | Statistics
@@ -447,7 +469,7 @@ class LayersWanted(_Message, frozen=True):
 
 
 class StreamState(_Message, frozen=True):
-    """A subscription was paused by us, for want of bandwidth or by the group's policy, or runs again."""
+    """A subscription was paused by us, for want of bandwidth or CPU or by the group's policy, or runs again."""
 
     session: str
     track: str

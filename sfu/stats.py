@@ -8,6 +8,7 @@ from typing import Final
 
 from sfu import protocol
 from sfu.description import MediaKind
+from sfu.overload import loads
 from sfu.session import Session
 from sfu.tracks import Stream, Track
 
@@ -41,7 +42,8 @@ def statistics(
             if counters is not None:
                 sent.append(_subscription(session.name, name, kind, stream, counters))
     drops = read.get("drops", [])
-    return tuple(_parts(whole, tracks, sent, dict(drops[0][1]) if drops else {}))
+    dropped = dict(drops[0][1]) if drops else {}
+    return tuple(_parts(whole, tracks, sent, dropped, loads(read.get("loads", []))))
 
 
 def _parts(
@@ -49,6 +51,7 @@ def _parts(
     tracks: Sequence[protocol.TrackStatistics],
     sent: Sequence[protocol.SubscriptionStatistics],
     dropped: dict[str, int],
+    threads: tuple[protocol.LoadStatistics, ...],
 ) -> Iterator[protocol.Statistics]:
     most = max(len(sessions), len(tracks), len(sent), 1)
     parts = -(-most // PART_ROWS)
@@ -61,6 +64,7 @@ def _parts(
             sessions=tuple(sessions[rows]),
             part=part,
             parts=parts,
+            loads=threads,
         )
 
 
@@ -136,6 +140,8 @@ def _subscription(
     session: str, track: str, kind: MediaKind, stream: Stream, counters: Counters
 ) -> protocol.SubscriptionStatistics:
     reason = "bandwidth" if counters.get("limited", 0) else "none"
+    if counters.get("shed", 0):
+        reason = "cpu"
     return protocol.SubscriptionStatistics(
         session=session,
         track=track,

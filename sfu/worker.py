@@ -20,6 +20,7 @@ from sfu.errors import Refused, UnknownSession, UnknownTrack, WorkerError
 from sfu.group import Group
 from sfu.ice import host_candidates
 from sfu.outbox import Outbox
+from sfu.overload import Watch, loads
 from sfu.plane import Handle, Plane
 from sfu.quality import Grades
 from sfu.resync import resync
@@ -74,6 +75,7 @@ class Worker:
         self._by_transport: dict[Handle, Session] = {}
         self._answers = Answers()
         self._grades = Grades()
+        self._watch = Watch()
         self._statistics_until = 0.0
         self._statistics_at = 0.0
         self._quality_at = 0.0
@@ -262,6 +264,7 @@ class Worker:
         if not self.has_owner or not (is_asked or is_graded):
             return
         read = self._plane.statistics()
+        self._watch.look(loads(read.get("loads", [])))
         if is_asked:
             self._statistics_at = now
             for part in statistics(read, self._sessions.values()):

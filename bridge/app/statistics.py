@@ -23,6 +23,7 @@ _METRICS: Final = (
     ("tracks", "Published tracks."),
     ("streams", "Tracks times those who receive them."),
     ("limited_streams", "Streams that get less than wished for want of bandwidth."),
+    ("shed_streams", "Streams that get less than wished for want of CPU."),
     ("received_bps", "Bits per second from peers."),
     ("sent_bps", "Bits per second to peers."),
     ("worst_fraction_lost", "Largest share of packets that a receiver reports lost."),
@@ -36,6 +37,16 @@ _METRICS: Final = (
     ("pli_count", "Key frames asked for, by us and by peers."),
     ("fir_count", "Of these, by FIR."),
     ("freeze_count", "Pauses of pictures that were too long."),
+)
+# field of `protocol.LoadStatistics`, meaning
+_OF_THREADS: Final = (
+    ("is_shedding", "Whether video is shed for want of CPU."),
+    ("cpu_used", "Share of one CPU that a data-plane thread uses."),
+    ("cpu_capacity", "Share of one CPU that it can have; 0 = enough."),
+    ("streams_paused", "Video streams that are paused for want of CPU."),
+    ("streams_lowered", "Video streams that are lower than wished for want of CPU."),
+    ("shedding_count", "Times that shedding began."),
+    ("late_count", "Backlogs of datagrams that were read 15 ms late or later."),
 )
 
 
@@ -77,6 +88,12 @@ class Statistics:
             "Datagrams that went nowhere, by reason.",
             tuple(({"reason": reason}, float(count)) for reason, count in dropped.items()),
         )
+        threads = () if read is None else read.loads
+        for field, meaning in _OF_THREADS:
+            shares = tuple(
+                ({"shard": str(one.shard)}, float(getattr(one, field))) for one in threads
+            )
+            yield Metric(f"parley_media_thread_{field}", "gauge", meaning, shares)
 
     async def _stats(self, request: web.Request) -> web.Response:
         """`?detail=1`: every session, track and layer as well."""
@@ -84,6 +101,7 @@ class Statistics:
         document: dict[str, object] = {
             "conferences": [self._told(load) for load in self._gathered.loads.values()],
             "dropped": {} if read is None else read.dropped,
+            "threads": [] if read is None else [_plain(one) for one in read.loads],
         }
         if read is not None and request.query.get("detail") == "1":
             for table in ("sessions", "tracks", "subscriptions"):

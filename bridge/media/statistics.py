@@ -28,6 +28,7 @@ class Load:
     fir_count: int = 0
     freeze_count: int = 0
     limited_streams: int = 0  # less than wished, for want of bandwidth
+    shed_streams: int = 0  # the same, for want of CPU
     worst_fraction_lost: float = 0.0
     worst_round_trip_time_s: float = 0.0
     worst_queue_delay_s: float = 0.0
@@ -58,6 +59,7 @@ class Gatherer:
             tracks=tuple(row for part in parts for row in part.tracks),
             subscriptions=tuple(row for part in parts for row in part.subscriptions),
             dropped=event.dropped,
+            loads=event.loads,
             sessions=tuple(row for part in parts for row in part.sessions),
         )
         elapsed_s = now_s - self._at_s if self.loads else 0.0
@@ -114,6 +116,7 @@ def _added_up(read: protocol.Statistics) -> dict[str, Load]:
             pli_count=sent.pli_count,
             fir_count=sent.fir_count,
             limited_streams=int(sent.quality_limitation_reason == "bandwidth"),
+            shed_streams=int(sent.quality_limitation_reason == "cpu"),
         )
         note(sent.session, worst_fraction_lost=sent.fraction_lost)
     return {group: Load(group, **sums[group], **worst[group]) for group in sums}  # type: ignore[arg-type]
@@ -147,6 +150,8 @@ def summary(load: Load | None) -> str:
         parts.append(f"loss up to {load.worst_fraction_lost:.0%}")
     if load.limited_streams:
         parts.append(f"{load.limited_streams} of {load.streams} streams limited by bandwidth")
+    if load.shed_streams:
+        parts.append(f"{load.shed_streams} limited by the server's CPU")
     return ", ".join(parts)
 
 

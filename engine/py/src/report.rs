@@ -4,7 +4,7 @@
 
 use parley_core::media::{LayerStatistics, PublicationStatistics, SubscriptionStatistics};
 use parley_core::plane::{Drops, TransportStatistics};
-use parley_io::{RelayCounters, Report, StreamCounters};
+use parley_io::{Load, RelayCounters, Report, StreamCounters};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -38,6 +38,10 @@ pub fn report_to_python<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound
     for (id, own) in &plane.subscriptions {
         subscriptions.append((id.0, subscription_row(py, own)?))?;
     }
+    let loads = PyList::empty(py);
+    for (own, shard) in report.loads.iter().zip(0u8..) {
+        loads.append((shard, load_row(py, own)?))?;
+    }
     Ok(row!(py,
         "transports": transports,
         "publications": publications,
@@ -47,6 +51,7 @@ pub fn report_to_python<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound
         "connections": vec![(0, connections_row(py, &report.streams)?)],
         "relays": vec![(0, relays_row(py, &report.relays)?)],
         "waits": vec![(0, row!(py, "pictures": report.waited))],
+        "loads": loads,
     ))
 }
 
@@ -80,6 +85,7 @@ fn subscription_row<'py>(py: Python<'py>, own: &SubscriptionStatistics) -> Row<'
         "layer": own.layer,
         "target_bps": own.target_bps,
         "limited": u64::from(own.limited),
+        "shed": u64::from(own.shed),
         "lost": own.reception.lost,
         "fraction_lost": u64::from(own.reception.fraction),
         "jitter": u64::from(own.reception.jitter),
@@ -138,6 +144,22 @@ fn relays_row<'py>(py: Python<'py>, own: &RelayCounters) -> Row<'py> {
     Ok(row!(py,
         "passed_on": own.passed_on,
         "relayed": own.relayed,
+    ))
+}
+
+fn load_row<'py>(py: Python<'py>, load: &Load) -> Row<'py> {
+    let own = &load.own;
+    Ok(row!(py,
+        "shedding": u64::from(own.is_shedding),
+        "used_permille": own.used,
+        "capacity_permille": own.capacity,
+        "budget_bps": own.budget_bps,
+        "paused": load.paused,
+        "lowered": load.lowered,
+        "episodes": own.episodes,
+        "brakes": own.brakes,
+        "late": own.late,
+        "longest_wait_us": own.longest_wait_us,
     ))
 }
 

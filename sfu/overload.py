@@ -1,0 +1,61 @@
+"""A data-plane thread short of CPU: what it counts, and a line in the log when shedding of video starts and ends (R11).
+
+Not here: when that is and what is shed (`engine/core`: `overload`, `media::shed`), what people are told (`sfu.group`).
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from sfu import protocol
+
+log = logging.getLogger(__name__)
+
+_PERMILLE: Final = 1_000
+_MICRO: Final = 1_000_000
+
+
+def loads(rows: Iterable[tuple[int, dict[str, int]]]) -> tuple[protocol.LoadStatistics, ...]:
+    """The engine's rows under our names, one per thread."""
+    return tuple(
+        protocol.LoadStatistics(
+            shard=shard,
+            is_shedding=bool(row.get("shedding", 0)),
+            cpu_used=row.get("used_permille", 0) / _PERMILLE,
+            cpu_capacity=row.get("capacity_permille", 0) / _PERMILLE,
+            video_budget_bps=row.get("budget_bps", 0),
+            streams_paused=row.get("paused", 0),
+            streams_lowered=row.get("lowered", 0),
+            shedding_count=row.get("episodes", 0),
+            brake_count=row.get("brakes", 0),
+            late_count=row.get("late", 0),
+            longest_wait_s=row.get("longest_wait_us", 0) / _MICRO,
+        )
+        for shard, row in rows
+    )
+
+
+@dataclass(slots=True)
+class Watch:
+    """Says in the log what changed since the last look."""
+
+    _known: dict[int, protocol.LoadStatistics] = field(default_factory=dict)
+
+    def look(self, now: Iterable[protocol.LoadStatistics]) -> None:
+        for load in now:
+            before = self._known.get(load.shard, protocol.LoadStatistics(shard=load.shard))
+            self._known[load.shard] = load
+            extra = {
+                "shard": load.shard,
+                "cpu_used": round(load.cpu_used, 3),
+                "cpu_capacity": round(load.cpu_capacity, 3),
+                "streams_paused": load.streams_paused,
+                "streams_lowered": load.streams_lowered,
+            }
+            if load.is_shedding and not before.is_shedding:
+                log.warning("short of CPU: video is shed", extra=extra)
+            elif before.is_shedding and not load.is_shedding:
+                log.warning("enough CPU again: no video is shed", extra=extra)
+            elif load.shedding_count > before.shedding_count:
+                log.warning("short of CPU for a moment: video was shed", extra=extra)
