@@ -22,7 +22,7 @@ from bench.handshake import RECEIVE_BUFFER_BYTES, new_socket, now_ns
 from bench.load import Load, build, load
 from bench.peer import Peer, Wanted, track_name
 from sfu import client as sfu_client
-from sfu.client import Client, WorkerOptions
+from sfu.client import Client, Happening, WorkerOptions
 from sfu.dtls import Certificate
 
 JOIN_S: Final = 60.0
@@ -32,6 +32,7 @@ UNLIMITED: Final = 1_000_000  # packets/s
 WARM_UP_S: Final = 1.0
 CAUGHT_UP_S: Final = 1.0  # who joined last is at the present by then
 WORKER_END_S: Final = 10.0
+Hear = Callable[[Happening], None]
 MAX_BUFFERS_BYTES: Final = 512 << 20  # of all sockets together, when nobody reads
 _COUNTED: Final = (
     *(
@@ -53,10 +54,14 @@ _COUNTED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How the worker runs. `environment` is added to ours."""
+    """How the worker runs. `environment` is added to ours.
+
+    A worker that is saturated on purpose must not shed the video that is to be counted.
+    """
 
     shards: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
+    sheds: bool = False
 
 
 @dataclass(slots=True)
@@ -175,8 +180,10 @@ async def measure(tool: Load, pid: int, seconds: float) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def worker(directory: Path, setting: Setting) -> AsyncIterator[tuple[Client, int]]:
-    """`python -m sfu` on loopback, and an owner connected to it."""
+async def worker(
+    directory: Path, setting: Setting, heard: Hear | None = None
+) -> AsyncIterator[tuple[Client, int]]:
+    """`python -m sfu` on loopback, and an owner connected to it, who is told its events."""
     options = WorkerOptions(
         socket=directory / "sfu.sock",
         lock=directory / "sfu.lock",
@@ -185,7 +192,8 @@ async def worker(directory: Path, setting: Setting) -> AsyncIterator[tuple[Clien
         orphan_s=60,
         log_level="warning",
     )
-    with _environment(setting.environment):
+    environment = {} if setting.sheds else {"PARLEY_NO_SHEDDING": "1"}
+    with _environment({**environment, **setting.environment}):
         process = await sfu_client.spawn(options)
     assert process is not None
     machine.pin(process.pid, machine.SERVER if setting.shards == 1 else None)
@@ -193,7 +201,7 @@ async def worker(directory: Path, setting: Setting) -> AsyncIterator[tuple[Clien
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(client.run())
-            tasks.create_task(_forget_events(client))
+            tasks.create_task(_hear_events(client, heard))
             try:
                 await client.connected()
                 yield client, process.pid
@@ -219,9 +227,10 @@ def _environment(added: Mapping[str, str]) -> Any:
                 os.environ[name] = value
 
 
-async def _forget_events(client: Client) -> None:
-    async for _ in client.events():
-        pass
+async def _hear_events(client: Client, heard: Hear | None) -> None:
+    async for event in client.events():
+        if heard is not None:
+            heard(event)
 
 
 def allow_files(count: int) -> None:
@@ -232,7 +241,9 @@ def allow_files(count: int) -> None:
 
 
 @asynccontextmanager
-async def stage(cast: Cast, setting: Setting = Setting()) -> AsyncIterator[Stage]:
+async def stage(
+    cast: Cast, setting: Setting = Setting(), heard: Hear | None = None
+) -> AsyncIterator[Stage]:
     """A worker, the load tool and everybody's sockets."""
     binary = await asyncio.to_thread(build)
     allow_files(cast.people + 256)
@@ -241,7 +252,7 @@ async def stage(cast: Cast, setting: Setting = Setting()) -> AsyncIterator[Stage
         directory = Path(files.enter_context(tempfile.TemporaryDirectory(prefix="parley-bench-")))
         sockets = [files.enter_context(new_socket(buffer_bytes=buffer)) for _ in range(cast.people)]
         async with (
-            worker(directory, setting) as (client, pid),
+            worker(directory, setting, heard) as (client, pid),
             load(binary, [one.fileno() for one in sockets]) as tool,
         ):
             machine.pin(tool.pid, machine.LOAD if setting.shards == 1 else None)
