@@ -12,8 +12,9 @@ use super::fanout::Copied;
 use super::keyframe::{self, Kind};
 use super::opus;
 use super::packet::Meta;
+use super::place::Place;
 use super::publication::{Publication, NONE};
-use super::receive::{Arrival, Receive};
+use super::receive::{Arrival, Holes, Receive};
 use super::redundancy;
 use super::router::{wake, Router, Stream, Transport};
 use super::rtp::{Header, Values};
@@ -45,7 +46,7 @@ impl Router {
         ) else {
             return;
         };
-        let Ok(mut values) = Values::read(&header, packet, &publication.stream.extensions) else {
+        let Ok(values) = Values::read(&header, packet, &publication.stream.extensions) else {
             self.malformed += 1;
             return;
         };
@@ -78,7 +79,10 @@ impl Router {
         let layer = &mut publication.layers[usize::from(stream.layer)];
         layer.counted += packet.len() as u64;
         layer.packets += 1;
-        let admitted = publication.admit(stream, codec, &header, now);
+        let kind = publication.kinds[usize::from(codec)];
+        let mut meta = Meta::read(&header, values, codec, kind, packet);
+        let place = publication.stream.video.then(|| Place::of(&meta, packet));
+        let admitted = publication.admit(stream, &header, &meta, place, now);
         if let Some(due) = publication.holes_due(stream.layer) {
             wake(&mut self.wake, due);
         }
@@ -108,17 +112,15 @@ impl Router {
         }
         let is_guessed = publication.is_level_guessed(codec);
         if is_guessed {
-            values.audio_level = Some(opus::level(header.payload.of(packet)));
+            meta.values.audio_level = Some(opus::level(header.payload.of(packet)));
         }
-        if let Some(level) = values.audio_level.filter(|_| admitted.newest) {
+        if let Some(level) = meta.values.audio_level.filter(|_| admitted.newest) {
             publication.activity.hear(level & 0x7f, is_guessed, now);
             if publication.hear(level & 0x7f) {
                 let due = self.levels.hear(publication.group, stream.publication, now);
                 wake(&mut self.wake, due);
             }
         }
-        let kind = publication.kinds[usize::from(codec)];
-        let mut meta = Meta::read(&header, values, codec, kind, packet);
         let video = publication.stream.video;
         if video && admitted.newest {
             publication.layers[usize::from(stream.layer)]
@@ -252,8 +254,9 @@ impl Publication {
     fn admit(
         &mut self,
         stream: Stream,
-        codec: u8,
         header: &Header,
+        meta: &Meta,
+        place: Option<Place>,
         now: Micros,
     ) -> Option<Admitted> {
         let is_wanted = self.is_wanted();
@@ -261,13 +264,29 @@ impl Publication {
         if layer.receive.is_none() && stream.rtx {
             return None;
         }
-        let negotiated = &self.stream.codecs[usize::from(codec)];
-        let wanted = negotiated.nack && self.open && is_wanted;
+        let negotiated = &self.stream.codecs[usize::from(meta.codec)];
         let receive = layer
             .receive
             .get_or_insert_with(|| Receive::new(header.sequence));
+        let adjoins = layer.newest.zip(place).is_some_and(|(a, b)| a.adjoins(&b));
+        let holes = if adjoins {
+            Holes::Padding
+        } else if negotiated.nack && self.open && is_wanted {
+            Holes::Wanted
+        } else {
+            Holes::Unwanted
+        };
         let empty = header.payload.is_empty();
-        let arrival = receive.arrived(header.sequence, empty, stream.rtx, wanted, now);
+        let arrival = receive.arrived(header.sequence, empty, stream.rtx, holes, now);
+        if let Some(place) = place {
+            let newest = layer.newest.get_or_insert(place);
+            match arrival {
+                Arrival::New(_, true) | Arrival::Closed => newest.follow(place),
+                Arrival::New(_, false) => newest.mend(&place),
+                Arrival::Restarted(_) => *newest = place,
+                Arrival::Stale => {}
+            }
+        }
         if receive.take_overflow() && self.stream.video && self.open {
             self.keys_wanted |= 1 << stream.layer;
         }
@@ -286,7 +305,7 @@ impl Publication {
         }
         let first = !std::mem::replace(&mut layer.announced, true);
         let revived = self.heard(stream.layer, now);
-        self.codec = codec;
+        self.codec = meta.codec;
         self.last_layer = stream.layer;
         Some(Admitted {
             dense,

@@ -13,6 +13,7 @@ use super::keyframe::Kind;
 use super::ladder::Ladder;
 use super::loudest::Voice;
 use super::mirror::{Mirror, Remotes};
+use super::place::Place;
 use super::pulse::Pulse;
 use super::receive::Receive;
 use super::{Error, PublicationStatistics, ReceiveStream};
@@ -49,6 +50,8 @@ pub struct Layer {
     pub ssrc: Option<u32>,
     /// State of that SSRC, from its first packet on.
     pub receive: Option<Receive>,
+    /// Where its newest packet stands, if it shows pictures.
+    pub newest: Option<Place>,
     /// From the first packet that had a subscriber.
     pub cache: Option<Cache>,
     /// The last key frame in it.

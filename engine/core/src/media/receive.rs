@@ -40,14 +40,25 @@ struct Missing {
     tries: u8,
 }
 
+/// What is missing between the newest packet and a newer one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holes {
+    /// Worth asking for (NACK negotiated).
+    Wanted,
+    /// Not worth asking for.
+    Unwanted,
+    /// Padding (`place`): closed up as if it had come.
+    Padding,
+}
+
 /// What `Receive::arrived` makes of a sequence number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
     /// First time seen: (dense number, newest so far).
     New(u64, bool),
-    /// Padding-only and closed up: nothing to forward.
+    /// Padding-only, the newest, and closed up: nothing to forward.
     Closed,
-    /// Seen before, or too old to tell.
+    /// Seen before, closed up before it came, or too old to tell.
     Stale,
     /// The sender started over: state was reset, the packet is the first of a new epoch.
     Restarted(u64),
@@ -103,13 +114,13 @@ impl Receive {
         }
     }
 
-    /// Account for a packet; `wanted`: holes are worth asking for (NACK negotiated).
+    /// Account for a packet.
     pub fn arrived(
         &mut self,
         sequence: u16,
         padding_only: bool,
         repeated: bool,
-        wanted: bool,
+        holes: Holes,
         now: Micros,
     ) -> Arrival {
         let number = extend(self.highest, sequence);
@@ -125,14 +136,14 @@ impl Receive {
             let lost = self.lost();
             *self = Self::new(sequence);
             self.lost_before = lost;
-            return match self.arrived(sequence, false, false, wanted, now) {
+            return match self.arrived(sequence, false, false, holes, now) {
                 Arrival::New(dense, _) => Arrival::Restarted(dense),
                 other => other,
             };
         }
         self.probation = None;
         if ahead > 0 {
-            self.advance(number, wanted, now);
+            self.advance(number, holes, now);
         } else {
             if number < self.base || self.seen(number) {
                 return Arrival::Stale;
@@ -143,11 +154,7 @@ impl Receive {
         self.received += 1;
         let newest = ahead > 0;
         if padding_only && newest {
-            if self.closed_at.len() == MAX_CLOSED {
-                self.closed_at.pop_front();
-            }
-            self.closed_at.push_back(number);
-            self.closed += 1;
+            self.close_up(number);
             return Arrival::Closed;
         }
         match self.dense(number) {
@@ -220,6 +227,20 @@ impl Receive {
         });
     }
 
+    /// The numbers to ask for now, not for the first time.
+    pub fn unanswered(&self, now: Micros) -> impl Iterator<Item = u64> + '_ {
+        let again = move |hole: &&Missing| hole.tries > 0 && hole.due <= now;
+        self.missing.iter().filter(again).map(|hole| hole.number)
+    }
+
+    /// A missing number was padding: its dense number, under which something else goes out. It stays lost.
+    pub fn fill(&mut self, number: u64) -> Option<u64> {
+        let at = self.missing.iter().position(|hole| hole.number == number)?;
+        self.missing.remove(at);
+        self.mark(number);
+        self.dense(number)
+    }
+
     /// An outage happened that requests cannot mend; asked once.
     pub fn take_overflow(&mut self) -> bool {
         std::mem::take(&mut self.overflowed)
@@ -230,7 +251,16 @@ impl Receive {
         self.missing.clear();
     }
 
-    fn advance(&mut self, number: u64, wanted: bool, now: Micros) {
+    /// Nobody downstream shall miss this number.
+    fn close_up(&mut self, number: u64) {
+        if self.closed_at.len() == MAX_CLOSED {
+            self.closed_at.pop_front();
+        }
+        self.closed_at.push_back(number);
+        self.closed += 1;
+    }
+
+    fn advance(&mut self, number: u64, holes: Holes, now: Micros) {
         let first = self.highest + 1;
         if number - self.highest >= WINDOW {
             self.window = [0; (WINDOW / 64) as usize];
@@ -246,10 +276,15 @@ impl Receive {
             self.in_order = 0;
             self.patience_us = REORDER_US.max(self.patience_us - self.patience_us / 8);
         }
-        if !wanted {
-            return;
-        }
         let hole = (number - first) as usize;
+        match holes {
+            Holes::Unwanted => return,
+            Holes::Padding if hole <= MAX_CLOSED / 4 => {
+                (first..number).for_each(|number| self.close_up(number));
+                return;
+            }
+            Holes::Padding | Holes::Wanted => {}
+        }
         if self.missing.len() + hole > MAX_MISSING {
             self.missing.clear();
             self.overflowed = true;
@@ -280,11 +315,12 @@ impl Receive {
         }
     }
 
-    /// None: older than what we remember of closed numbers.
-    fn dense(&self, number: u64) -> Option<u64> {
+    /// The dense number of one that may be missing; None: closed up, or older than what we remember of closed numbers.
+    pub fn dense(&self, number: u64) -> Option<u64> {
         let after = self.closed_at.iter().rev().take_while(|at| **at > number);
         let later = after.count();
-        if later == MAX_CLOSED {
+        let place = self.closed_at.len() - later;
+        if later == MAX_CLOSED || place > 0 && self.closed_at[place - 1] == number {
             return None;
         }
         Some(number - self.closed + later as u64)
@@ -316,7 +352,8 @@ mod tests {
     fn padding_is_closed_up_and_late_packets_keep_their_place() {
         let mut receive = Receive::new(65_534);
         let base = 0x1_0000 + 65_534;
-        let mut take = |sequence, padding| receive.arrived(sequence, padding, false, true, T);
+        let mut take =
+            |sequence, padding| receive.arrived(sequence, padding, false, Holes::Wanted, T);
         assert_eq!(take(65_534, false), Arrival::New(base, true));
         assert_eq!(take(0, false), Arrival::New(base + 2, true));
         assert_eq!(take(1, true), Arrival::Closed);
@@ -327,14 +364,28 @@ mod tests {
     }
 
     #[test]
+    fn lost_padding_is_closed_up_and_a_late_one_changes_nothing() {
+        let mut receive = Receive::new(65_534);
+        let base = 0x1_0000 + 65_534;
+        let mut take = |sequence, holes| receive.arrived(sequence, false, false, holes, T);
+        assert_eq!(take(65_534, Holes::Wanted), Arrival::New(base, true));
+        assert_eq!(take(2, Holes::Padding), Arrival::New(base + 1, true));
+        assert_eq!(take(0, Holes::Wanted), Arrival::Stale);
+        assert_eq!(take(4, Holes::Wanted), Arrival::New(base + 3, true));
+        assert_eq!(take(3, Holes::Wanted), Arrival::New(base + 2, false));
+        assert_eq!(receive.due(), None);
+        assert_eq!(receive.lost(), 2, "the publisher is told of what got lost");
+    }
+
+    #[test]
     fn a_hole_is_asked_for_after_the_reorder_time_and_ten_times_at_most() {
         let mut receive = Receive::new(10);
-        receive.arrived(10, false, false, true, T);
-        receive.arrived(13, false, false, true, T);
+        receive.arrived(10, false, false, Holes::Wanted, T);
+        receive.arrived(13, false, false, Holes::Wanted, T);
         let mut out = Vec::new();
         receive.take_due(T.plus_ms(14), &mut out);
         assert!(out.is_empty());
-        receive.arrived(12, false, false, true, T.plus_ms(14));
+        receive.arrived(12, false, false, Holes::Wanted, T.plus_ms(14));
         let mut now = T.plus_ms(15);
         for _ in 0..20 {
             receive.take_due(now, &mut out);
@@ -347,17 +398,17 @@ mod tests {
     #[test]
     fn a_sender_that_starts_over_is_believed_at_the_second_packet() {
         let mut receive = Receive::new(10);
-        receive.arrived(10, false, false, true, T);
+        receive.arrived(10, false, false, Holes::Wanted, T);
         assert_eq!(
-            receive.arrived(30_000, false, false, true, T),
+            receive.arrived(30_000, false, false, Holes::Wanted, T),
             Arrival::Stale
         );
         assert!(matches!(
-            receive.arrived(30_001, false, false, true, T),
+            receive.arrived(30_001, false, false, Holes::Wanted, T),
             Arrival::Restarted(_)
         ));
         assert!(matches!(
-            receive.arrived(30_002, false, false, true, T),
+            receive.arrived(30_002, false, false, Holes::Wanted, T),
             Arrival::New(_, true)
         ));
     }
@@ -366,7 +417,7 @@ mod tests {
     fn loss_is_a_fraction_of_the_interval() {
         let mut receive = Receive::new(0);
         for sequence in (0..100).filter(|s| s % 4 != 1) {
-            receive.arrived(sequence, false, false, false, T);
+            receive.arrived(sequence, false, false, Holes::Unwanted, T);
         }
         let (fraction, lost, highest) = receive.report();
         assert_eq!((fraction, lost, highest), (64, 25, 99));
@@ -406,7 +457,7 @@ mod tests {
             for (index, padding) in order {
                 let sequence = start.wrapping_add(index as u16);
                 let receive = receive.get_or_insert_with(|| Receive::new(sequence));
-                if let Arrival::New(dense, _) = receive.arrived(sequence, padding, false, true, T) {
+                if let Arrival::New(dense, _) = receive.arrived(sequence, padding, false, Holes::Wanted, T) {
                     got.push((index, dense));
                 }
             }

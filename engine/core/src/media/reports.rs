@@ -35,6 +35,7 @@ impl Router {
         }
         self.wake = None;
         self.tell_untold(sink);
+        self.fill_blanks(now, sink);
         self.send_nacks(now, sink);
         self.look_at_opened(now, sink);
         self.catch_up(now, sink);

@@ -15,6 +15,7 @@ use super::allocation::Stream as Share;
 use super::catchup::Late;
 use super::clock::Offset;
 use super::fanout::Held;
+use super::filling::Blank;
 use super::gather::Gathering;
 use super::levels::Levels;
 use super::loudest::{Stage, Voice};
@@ -95,6 +96,8 @@ pub struct Router {
     pub(super) wake: Option<Micros>,
     pub(super) builder: Builder,
     pub(super) numbers: Vec<u16>,
+    /// Lost padding found, empty between ticks.
+    pub(super) blanks: Vec<Blank>,
     /// Narrow links hold streams back.
     pub(super) adaptive: bool,
     /// Scratch space of `divide`.
@@ -144,6 +147,7 @@ impl Router {
             wake: None,
             builder: Builder::default(),
             numbers: Vec::new(),
+            blanks: Vec::new(),
             adaptive: true,
             shares: Vec::new(),
             probing: Vec::new(),

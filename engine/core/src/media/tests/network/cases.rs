@@ -112,6 +112,34 @@ fn n3_ten_percent_of_loss_and_jitter_leave_a_picture() {
     }
 }
 
+/// Native LiveKit clients have no RTX, so libwebrtc pads between the pictures and never repeats that.
+#[test]
+fn n3_lost_padding_is_neither_asked_for_nor_missed() {
+    let shape = Shape {
+        loss: Loss::percent(10),
+        jitter_us: 30_000,
+        ..Shape::clean(60_000)
+    };
+    let clean = steady(Shape::clean(5_000));
+    let bad = steady(shape);
+    let mut publisher = Publisher::new(&LAYERS[..1]);
+    publisher.pads = 2;
+    let mut call = Call::new(publisher, (bad.clone(), bad), vec![(clean.clone(), clean)]);
+    call.viewers[0].set_rtt(150_000);
+    call.run(60);
+    let publisher = &call.publisher;
+    let what = format!(
+        "{}; of {} asked for {} in vain",
+        say("padded", &call),
+        publisher.nacked,
+        publisher.in_vain
+    );
+    let viewer = &call.viewers[0];
+    assert!(viewer.video.residual() <= 0.0005, "{what}");
+    assert!(publisher.in_vain * 4 <= publisher.nacked, "{what}");
+    assert!(viewer.freezes(settled(&call)).len() <= 3, "{what}");
+}
+
 #[test]
 fn n4_bursts_of_loss_leave_sound() {
     let shape = Shape {

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use super::*;
 
 const FRAME_US: u64 = 33_333;
+/// The same of the RTP clock.
+const TICKS: u32 = 3_000;
 const SOUND_US: u64 = 20_000;
 /// Payload of one packet.
 const PACKET_BYTES: usize = 1_100;
@@ -39,8 +41,12 @@ pub struct Publisher {
     pub stops_at: usize,
     /// Between two frames.
     pub frame_us: u64,
+    /// Padding behind each picture of the lowest layer, as libwebrtc without RTX sends it: never again.
+    pub pads: usize,
     pub packets: u64,
     pub nacked: u64,
+    /// Of these, for what is not sent again.
+    pub in_vain: u64,
     pub keys_asked: u64,
 }
 
@@ -76,8 +82,10 @@ impl Publisher {
             order: VecDeque::new(),
             stops_at: usize::MAX,
             frame_us: FRAME_US,
+            pads: 0,
             packets: 0,
             nacked: 0,
+            in_vain: 0,
             keys_asked: 0,
         }
     }
@@ -120,12 +128,20 @@ impl Publisher {
                 let bytes = layer.bps as usize / 8 / rate as usize * factor;
                 self.outbox.extend(frame(&mut layer.source, is_key, bytes));
             }
+            let lowest = &mut self.layers[0].source;
+            lowest.timestamp = lowest.timestamp.wrapping_sub(TICKS);
+            let pads = (0..self.pads).map(|_| lowest.packet(false, &[]));
+            self.outbox.extend(pads);
+            lowest.timestamp = lowest.timestamp.wrapping_add(TICKS);
         }
         let count = self.outbox.len().min(PER_MS);
         leaving.extend(self.outbox.drain(..count));
         for packet in &leaving {
             self.packets += 1;
             let header = Header::parse(packet).expect("own packet");
+            if header.payload.is_empty() {
+                continue;
+            }
             let name = (header.ssrc, header.sequence);
             self.sent.insert(name, packet.clone());
             self.order.push_back(name);
@@ -144,8 +160,9 @@ impl Publisher {
                 Packet::Nack { media, lost } => {
                     for sequence in lost {
                         self.nacked += 1;
-                        if let Some(packet) = self.sent.get(&(media, sequence)) {
-                            self.outbox.push_front(packet.clone());
+                        match self.sent.get(&(media, sequence)) {
+                            Some(packet) => self.outbox.push_front(packet.clone()),
+                            None => self.in_vain += 1,
                         }
                     }
                 }
@@ -174,6 +191,6 @@ fn frame(source: &mut Source, key: bool, bytes: usize) -> Vec<Vec<u8>> {
             source.packet(index + 1 == packets, &payload)
         })
         .collect();
-    source.timestamp = source.timestamp.wrapping_add(3_000);
+    source.timestamp = source.timestamp.wrapping_add(TICKS);
     made
 }
