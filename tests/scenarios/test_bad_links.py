@@ -192,7 +192,7 @@ async def test_loss_upstream_is_repaired(tmp_path: Path) -> None:
         links = [await own.spaces.link() for _ in range(2)]
         await links[0].shape(**both(latency_ms=15, loss_percent=1))
         await links[1].shape(**both(latency_ms=60, jitter_ms=30, loss_percent=10))
-        for case, link, lost, least in (("N1", links[0], 0.3, 10), ("N3", links[1], 1.0, 3)):
+        for case, link, lost, least in (("N1", links[0], 0.3, 10), ("N3", links[1], 0.3, 3)):
             camera = await own.join(f"camera-{case}", "--show", SCENE, link=link)
             viewer = await own.join(f"viewer-{case}")
             await _flows([viewer])
@@ -204,20 +204,13 @@ async def test_loss_upstream_is_repaired(tmp_path: Path) -> None:
             # How often its encoder leaves frames out is the client's affair on its own link: told, not judged.
             count = seen.grew("video", "freezes")
             own.results.add(name, "freezes, the encoder's too", f"{count:.0f} in 18 s", True)
-            # N3: 0.1 to 9.6 % were seen, so repair does not always work on such a link: judged at 1 %, and known.
             residual = seen.lost_video_percent
             own.results.add(name, "video lost for others", f"{residual:.3f} %", residual <= lost)
             frames = seen.grew("video", "frames") / 18
             own.results.add(name, "frames per second", f"{frames:.1f}", frames >= least)
             await viewer.leave()
             await camera.leave()
-        own.judge("N1 up")
-        bad = own.results.bad("N3 up")
-        assert all(line.startswith("video lost") for line in bad), bad
-        if bad:
-            pytest.xfail(
-                f"upstream repair is not always enough on such a link (CHANGELOG, known): {bad}"
-            )
+        own.judge("N1 up", "N3 up")
 
 
 async def _outage(
