@@ -8,7 +8,7 @@ const VIDEO: u64 = 10;
 const SOUND: u64 = 50;
 /// Of the layers as they are sent here, payload and headers, with some room.
 const LOWEST_BPS: u64 = 450_000;
-const TOP_BPS: u64 = 1_800_000;
+const TOP_BPS: u64 = 1_450_000;
 
 fn viewer(at: u64) -> TransportId {
     TransportId(100 + at)
@@ -212,7 +212,7 @@ fn last_of_all_only_the_loudest_are_heard() {
         story.publish(id, from, stream);
         story.subscribe(SOUND + id, BOB, speaker(500 + id as u32), id);
         let mut voice = Source::new(ssrc, 111, 1);
-        voice.level = 0x80 | 10 * id as u8;
+        voice.level = 0x80 | (10 * id as u8);
         voices.push(voice);
     }
     let mut run = |story: &mut Story| {
