@@ -75,7 +75,7 @@ pub struct Report {
     pub streams: StreamCounters,
     /// To other shards.
     pub relays: RelayCounters,
-    /// Packets of pictures that lay in their socket for those behind them, at most half a millisecond.
+    /// Packets of pictures that lay in their socket for those behind them, at most a millisecond.
     pub waited: u64,
     /// Each thread's CPU, in the order of the shards.
     pub loads: Vec<Load>,
