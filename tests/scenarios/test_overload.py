@@ -166,19 +166,22 @@ async def test_half_of_the_cpu_keeps_sound_and_sheds_video() -> None:
             told = play.told
             is_shown = any(load.is_shedding and load.cpu_capacity > 0 for load in told.loads)
             before = play.before
-    add = results.add
-    add("R11", "worker's need, of one CPU", f"{play.need:.3f}", play.need > 0)
-    add("R11", "sound lost without a limit", f"{before.audio_loss:.2%}", before.audio_loss == 0)
-    loss = f"{short.audio_lost} of {short.audio}"
-    add("R11", "sound lost with half", loss, short.audio_loss <= MAX_AUDIO_LOSS)
-    p99 = f"{short.audio_p99_ms:.1f} ms, longest {short.audio_max_ms:.1f} ms"
-    add("R11", "sound late with half, p99", p99, short.audio_p99_ms <= MAX_AUDIO_P99_MS)
-    add("R11", "everything that still comes, p99", f"{short.all_p99_ms:.1f} ms", True)
-    share = short.video_per_s / before.video_per_s
-    add("R11", "video with half", f"{share:.0%}", 0 < share < RECOVERED)
-    add(
-        "R11", "periods that used up the quota", f"{throttled} of {SHORT_S * 10:.0f}", throttled > 0
-    )
-    add("R11", "people told that video paused", f"{len(told.ever)} streams", bool(told.ever))
-    add("R11", "shown in statistics", "yes" if is_shown else "no", is_shown)
-    add("R11", "everything is back after", f"{recovery_s:.1f} s", recovery_s <= MAX_RECOVERY_S)
+        add = results.add
+        add("R11", "worker's need, of one CPU", f"{play.need:.3f}", play.need > 0)
+        add("R11", "sound lost without a limit", f"{before.audio_loss:.2%}", before.audio_loss == 0)
+        loss = f"{short.audio_lost} of {short.audio}"
+        add("R11", "sound lost with half", loss, short.audio_loss <= MAX_AUDIO_LOSS)
+        p99 = f"{short.audio_p99_ms:.1f} ms, longest {short.audio_max_ms:.1f} ms"
+        add("R11", "sound late with half, p99", p99, short.audio_p99_ms <= MAX_AUDIO_P99_MS)
+        add("R11", "everything that still comes, p99", f"{short.all_p99_ms:.1f} ms", True)
+        share = short.video_per_s / before.video_per_s
+        add("R11", "video with half", f"{share:.0%}", 0 < share < RECOVERED)
+        add(
+            "R11",
+            "periods that used up the quota",
+            f"{throttled} of {SHORT_S * 10:.0f}",
+            throttled > 0,
+        )
+        add("R11", "people told that video paused", f"{len(told.ever)} streams", bool(told.ever))
+        add("R11", "shown in statistics", "yes" if is_shown else "no", is_shown)
+        add("R11", "everything is back after", f"{recovery_s:.1f} s", recovery_s <= MAX_RECOVERY_S)
