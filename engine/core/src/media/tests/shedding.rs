@@ -8,7 +8,6 @@ const VIDEO: u64 = 10;
 const SOUND: u64 = 50;
 /// Of the layers as they are sent here, payload and headers, with some room.
 const LOWEST_BPS: u64 = 450_000;
-const TOP_BPS: u64 = 1_450_000;
 
 fn viewer(at: u64) -> TransportId {
     TransportId(100 + at)
@@ -120,7 +119,11 @@ impl Room {
 #[test]
 fn high_layers_go_first_but_for_the_pinned_one() {
     let mut room = Room::new();
-    room.allot(Some(VIEWERS * LOWEST_BPS + TOP_BPS));
+    // As measured: four packets of the highest layer to one of the lowest. What somebody has counts for a little less.
+    let top_bps = room.story.router.flow().wanted_bps / VIEWERS;
+    let lowest_bps = top_bps / 4;
+    let needed_bps = top_bps + (VIEWERS - 1) * lowest_bps;
+    room.allot(Some(needed_bps));
     room.run(2_000);
     assert_eq!(room.sizes(), [3, 1, 1, 1, 1, 1]);
     assert_eq!(room.told(), (vec![], vec![]), "everybody has a picture");
