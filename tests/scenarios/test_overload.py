@@ -42,7 +42,7 @@ HD: Final = Media(
     ),
 )
 CAST: Final = Cast(
-    speakers=4, listeners=50, media=(OPUS, HD), wishes=(Wish(width=1_920, height=1_080),)
+    speakers=4, listeners=70, media=(OPUS, HD), wishes=(Wish(width=1_920, height=1_080),)
 )
 SETTLE_S: Final = 4.0
 NEED_S: Final = 4.0
