@@ -92,6 +92,7 @@ def test_every_command_and_event_is_in_its_union() -> None:
         protocol.TrackStatistics,
         protocol.SubscriptionStatistics,
         protocol.LayerStatistics,
+        protocol.LoadStatistics,
         protocol.SessionStatistics,
         protocol.SpeakerLevel,
         protocol._Message,

@@ -118,8 +118,8 @@ async def test_a_choice_of_moderators_survives_a_restart(config: Config) -> None
         assert found.streams == choice
     await stores.journal.commit(record, [StreamsRuled(AS_CONFIGURED, None, None, BY)])
     assert (await restored(stores, record)).record.streams == AS_CONFIGURED
-    async with stores._database.read() as db:
-        rows = (await db.execute(select(audit).order_by(audit.c.id))).all()
+    query = select(audit).order_by(audit.c.id)
+    rows = await stores._database.read(lambda db: db.execute(query).all())
     assert [(row.event, row.target, row.detail) for row in rows[1:]] == [
         ("StreamsRuled", "audience", '{"value":1}'),
         ("StreamsRuled", "all", '{"value":null}'),
