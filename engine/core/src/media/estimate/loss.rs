@@ -1,4 +1,7 @@
 //! The loss-based controller (draft-ietf-rmcat-gcc-02 section 6): above 10 % less, below 2 % more, else the same.
+//!
+//! A link that loses one packet in ten at random is above 10 % in every other second. Only what chance does not
+//! explain counts: until then, packets are gathered.
 
 use crate::id::Micros;
 
@@ -6,8 +9,13 @@ use super::{grown, MAX_BPS};
 
 /// Loss is judged over this time, and ...
 const WINDOW_US: u64 = 1_000_000;
-/// ... so many packets.
+/// ... so many packets; while it may be chance, over this time at most.
 const ENOUGH: u32 = 20;
+const LONGEST_US: u64 = 8_000_000;
+/// Above this it is too much, per mille.
+const MOST_PERMILLE: u64 = 100;
+/// Chance explains this many standard deviations.
+const DEVIATIONS: u64 = 3;
 /// Loss alone does not take the lowest layer away: a link that narrow shows delay too, and on one that loses
 /// at random sending less helps nobody.
 const FLOOR_BPS: u64 = 250_000;
@@ -60,10 +68,13 @@ impl LossBased {
             return false;
         }
         let permille = u64::from(self.lost) * 1_000 / u64::from(all);
-        (self.arrived, self.lost, self.since) = (0, 0, Some(now));
         self.last_permille = permille;
+        if permille > MOST_PERMILLE && !is_sure(permille, all) && now.since(since) < LONGEST_US {
+            return false;
+        }
+        (self.arrived, self.lost, self.since) = (0, 0, Some(now));
         match permille {
-            101.. => {
+            101.. if is_sure(permille, all) => {
                 // Half of the share that was lost, from what was tried: that, not what was believed, lost it.
                 // A queue that is full from the first packet on shows no trend, only this.
                 let sent = passed.saturating_mul(1_000) / (1_000 - permille).max(1);
@@ -72,7 +83,7 @@ impl LossBased {
                 self.bps = (tried * (2_000 - permille) / 2_000).max(FLOOR_BPS.min(self.bps));
                 return true;
             }
-            21..=100 => {}
+            21.. => {}
             _ => self.bps = grown(self.bps, now.since(since)).min(MAX_BPS),
         }
         false
@@ -82,4 +93,11 @@ impl LossBased {
     pub fn probed(&mut self, bps: u64) {
         self.bps = self.bps.max(bps);
     }
+}
+
+/// A link that loses `MOST_PERMILLE` at random would hardly lose so much of so many packets.
+fn is_sure(permille: u64, packets: u32) -> bool {
+    let beyond = permille.saturating_sub(MOST_PERMILLE);
+    let variance = MOST_PERMILLE * (1_000 - MOST_PERMILLE); // of one packet
+    beyond * beyond * u64::from(packets) > DEVIATIONS * DEVIATIONS * variance
 }

@@ -112,6 +112,28 @@ fn n3_ten_percent_of_loss_and_jitter_leave_a_picture() {
     }
 }
 
+/// Chance brings one second in two above ten percent: that is no reason to send less, and layers do not flap.
+#[test]
+fn n3_random_loss_takes_no_layer_away() {
+    let shape = Shape {
+        loss: Loss::percent(10),
+        jitter_us: 30_000,
+        ..Shape::clean(60_000)
+    };
+    let call = minute(Leg::Subscriber, shape, 150);
+    let after = settled(&call);
+    let frames = call.viewers[0].frames.iter();
+    let layers: Vec<_> = frames
+        .filter(|(at, _)| *at >= after)
+        .map(|(_, layer)| *layer)
+        .collect();
+    let switches = layers.windows(2).filter(|two| two[0] != two[1]).count();
+    let high = layers.iter().filter(|layer| **layer == TOP).count();
+    let what = format!("{switches} switches, {high} of {} high", layers.len());
+    assert!(switches <= 2, "{what}");
+    assert!(high * 10 >= layers.len() * 9, "{what}");
+}
+
 /// Native LiveKit clients have no RTX, so libwebrtc pads between the pictures and never repeats that.
 #[test]
 fn n3_lost_padding_is_neither_asked_for_nor_missed() {
