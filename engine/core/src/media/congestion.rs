@@ -89,6 +89,9 @@ impl Router {
         };
         let told = history.learn(feedback, now, &mut pressure.acks);
         let hidden = pressure.trust.weigh(&told, transport.stamped, now);
+        let is_told = pressure
+            .cushion
+            .told((told.arrived, told.lost), rtt_us, now);
         pressure.sentence_bps = pressure.trust.cap_bps(now);
         transport.counters.feedback_lost -= u64::from(told.unsent);
         transport.counters.feedback_lies += u64::from(told.lies);
@@ -102,7 +105,22 @@ impl Router {
         if let Some(bps) = pressure.probe.learn(&pressure.acks, now) {
             estimator.probed(bps, now);
         }
+        if is_told {
+            self.cushion(slot);
+        }
         self.divide(slot, now, sink);
+    }
+
+    /// What all pictures of a transport say of their playout. Repeats under their own number must stay the same.
+    fn cushion(&mut self, slot: u32) {
+        let Some(transport) = &self.transports[slot as usize] else {
+            return;
+        };
+        let value = transport.pressure.cushion.value();
+        for (_, sub) in &transport.subscriptions {
+            let hot = &mut self.egress[*sub as usize];
+            hot.cushion = value.filter(|_| hot.video && hot.stamped);
+        }
     }
 
     /// No more than this for one peer, whatever its link carries; 0 = all that it carries, the initial state (MP32).

@@ -12,6 +12,7 @@ mod catchup;
 mod clock;
 mod congestion;
 mod control;
+mod cushion;
 pub mod dependency;
 mod error;
 pub mod estimate;

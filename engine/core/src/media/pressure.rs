@@ -5,6 +5,7 @@
 use crate::id::Micros;
 
 use super::congestion::PAUSE_AFTER_US;
+use super::cushion::Cushion;
 use super::estimate::{Ack, Ceiling, Estimator, History, Remb, Traps, Trust};
 use super::pacer::Pacer;
 use super::probe::Probe;
@@ -28,6 +29,7 @@ pub struct Pressure {
     /// Of this transport alone; nothing that a peer sees tells it.
     pub(super) secret: u64,
     pub(super) probe: Probe,
+    pub(super) cushion: Cushion,
     pub pacer: Pacer,
     pub(super) acks: Vec<Ack>,
     /// Bytes sent with a transport-wide number since `history` began.

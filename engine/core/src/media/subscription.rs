@@ -122,6 +122,8 @@ pub struct Egress {
     pub octets: u64,
     /// Outgoing payload type by the source's codec index, or `NONE`.
     pub payload_types: [u8; MAX_CODECS],
+    /// Playout delay of pictures whose publisher says none (`cushion`).
+    pub cushion: Option<[u8; 3]>,
     /// The subscriber's ids.
     pub extensions: Extensions,
     /// An id needs the two-byte form.
@@ -294,6 +296,7 @@ impl Subscription {
             bytes: 0,
             octets: 0,
             payload_types: [NONE; MAX_CODECS],
+            cushion: None,
             extensions: ids,
             two_byte,
             mid,
@@ -527,7 +530,7 @@ impl Egress {
         if let Some(orientation) = values.video_orientation {
             writer.element(ids.video_orientation, &[orientation]);
         }
-        if let Some(delay) = values.playout_delay {
+        if let Some(delay) = values.playout_delay.or(self.cushion) {
             writer.element(ids.playout_delay, &delay);
         }
         if !values.capture_time.is_empty() {

@@ -134,6 +134,46 @@ fn n3_random_loss_takes_no_layer_away() {
     assert!(high * 10 >= layers.len() * 9, "{what}");
 }
 
+/// What repairs need is said to who negotiated it, unless the publisher knows better, and is unsaid afterwards.
+#[test]
+fn n3_pictures_on_a_lossy_link_are_held_for_their_repairs() {
+    let cushioned: fn(u32) -> SendStream = |base| {
+        let mut stream = screen(base);
+        stream.extensions.playout_delay = PLAYOUT_DELAY;
+        stream
+    };
+    let bad = Shape {
+        loss: Loss::percent(10),
+        ..Shape::clean(75_000)
+    };
+    let phase = |seconds: u64, shape| Phase {
+        what: "a stretch",
+        lasts_us: seconds * 1_000_000,
+        shape,
+    };
+    let clean = steady(Shape::clean(75_000));
+    let down = vec![
+        phase(10, Shape::clean(75_000)),
+        phase(10, bad),
+        phase(60, Shape::clean(75_000)),
+    ];
+    let mut said = Vec::new();
+    for screen in [cushioned, screen] {
+        let viewer = (clean.clone(), down.clone());
+        let upstream = (clean.clone(), clean.clone());
+        let mut call = Call::with(Publisher::new(&LAYERS), upstream, vec![viewer], screen);
+        call.viewers[0].set_rtt(150_000);
+        for seconds in [9, 7, 9, 10] {
+            call.run(seconds);
+            said.push(call.viewers[0].delay);
+        }
+    }
+    let held = Some([0x02, 0x83, 0xe8]); // 400 ms to 10 s
+    let free = Some([0, 0x03, 0xe8]);
+    assert_eq!(said[..4], [None, held, held, free]);
+    assert_eq!(said[4..], [None; 4], "not negotiated");
+}
+
 /// Native LiveKit clients have no RTX, so libwebrtc pads between the pictures and never repeats that.
 #[test]
 fn n3_lost_padding_is_neither_asked_for_nor_missed() {

@@ -22,6 +22,8 @@ pub(super) use viewer::Viewer;
 /// Video and audio of the one publisher.
 pub(super) const VIDEO: u64 = 1;
 pub(super) const AUDIO: u64 = 2;
+/// Id of that extension, where a viewer takes it.
+const PLAYOUT_DELAY: u8 = 12;
 
 /// What the router sends: (to, bytes).
 #[derive(Debug, Default)]

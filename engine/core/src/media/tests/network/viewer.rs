@@ -139,6 +139,8 @@ pub struct Viewer {
     /// (when rendered, layer)
     pub frames: Vec<(Micros, u8)>,
     timeline: Option<(u32, u64)>,
+    /// Playout delay of the latest picture that says one.
+    pub delay: Option<[u8; 3]>,
     pub largest: usize,
     pub padding: u64,
 }
@@ -172,6 +174,7 @@ impl Viewer {
             rtt_us: 100_000,
             frames: Vec::new(),
             timeline: None,
+            delay: None,
             largest: 0,
             padding: 0,
         }
@@ -193,6 +196,9 @@ impl Viewer {
         }
         self.largest = self.largest.max(bytes.len());
         let header = Header::parse(bytes).expect("the router's own");
+        if let Some(&[high, middle, low]) = element(&header, bytes, PLAYOUT_DELAY) {
+            self.delay = Some([high, middle, low]);
+        }
         let number = element(&header, bytes, BOB_EXTENSIONS.transport_cc);
         if let Some([high, low]) = number {
             let number = u16::from_be_bytes([*high, *low]);
