@@ -110,6 +110,7 @@ async def test_an_echo_waits_for_the_lines_before_it() -> None:
     store, wire = Crashing("a2"), FakeWire()
     room = a_room(store, wire)
     task = await enter(room, wire)
+    await until(lambda: room._progress[1] > 0)  # what is said before is older than the room to us
     room.own_nicks["Alice"] = "g-1@component/parley"
     for nick, archive_id in (("bob", "a1"), ("bob", "a2"), ("Alice", "a3")):
         room.message(live(nick, archive_id))
