@@ -35,6 +35,8 @@ const BUDGET_SHARE: u64 = 5;
 /// ... plus a handful of packets from the start, and never more than this at once.
 const BUDGET_START_BYTES: u64 = 15_000;
 const BUDGET_BURST_BYTES: u64 = 60_000;
+/// So much of it is not for who asks again while the answer may still be on its way, as libwebrtc does every 100 ms.
+const BUDGET_RESERVE_BYTES: u64 = 30_000;
 /// Longest element of the one-byte form.
 const ONE_BYTE_MAX: usize = 16;
 
@@ -447,10 +449,16 @@ impl Subscription {
         self.repeated_bytes = self
             .repeated_bytes
             .max(earned.saturating_sub(BUDGET_BURST_BYTES));
-        if self.repeated_bytes + bytes > earned {
+        let (number, times, last) = &mut self.repeats[(sequence % TRACKED as u64) as usize];
+        let is_on_its_way = *number == sequence && now.since(*last) < self.reception.rtt_us;
+        let reserve = if is_on_its_way {
+            BUDGET_RESERVE_BYTES
+        } else {
+            0
+        };
+        if self.repeated_bytes + bytes + reserve > earned {
             return false;
         }
-        let (number, times, last) = &mut self.repeats[(sequence % TRACKED as u64) as usize];
         if *number != sequence {
             (*number, *times) = (sequence, 0);
         } else if *times >= MAX_REPEATS || now.since(*last) < REPEAT_US {

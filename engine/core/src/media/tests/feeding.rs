@@ -231,6 +231,23 @@ fn a_nack_reaches_back_over_a_layer_switch() {
     assert_eq!(story.subscription(1).retransmitted, 4);
 }
 
+/// Who asks again before an answer can have come does not use up what first requests need.
+#[test]
+fn what_may_be_on_its_way_is_repeated_only_from_plenty() {
+    let made =
+        crate::media::subscription::Subscription::new(SubscriptionId(1), BOB, 0, screen(77), 1);
+    let (_, mut sub) = made.expect("valid");
+    sub.reception.rtt_us = 150_000;
+    let now = Micros(5_000_000);
+    let mut ask = |number, ms| sub.may_repeat(1_000_000, number, 1_000, now.plus_ms(ms));
+    assert!(ask(1, 0));
+    assert!(ask(1, 100), "there is plenty");
+    assert!((2..31).all(|number| ask(number, 200)));
+    assert!(!ask(1, 200), "soon, and half is gone");
+    assert!(ask(31, 200), "a first request");
+    assert!(ask(1, 260), "the answer was lost");
+}
+
 #[test]
 fn repeats_keep_their_budget_and_their_number() {
     let mut story = Story::new();
