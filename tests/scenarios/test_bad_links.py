@@ -161,7 +161,7 @@ async def test_loss_is_repaired_and_a_small_path_carries_everything(tmp_path: Pa
         always = n9.grew("video", "freezes")
         for case, seen, freezes, lost in (
             ("N1", n1, 6, 0.3),
-            ("N3", n3, 12, 1.0),
+            ("N3", n3, 15, 1.0),
             ("N9", n9, 0, 0.3),
         ):
             count = seen.grew("video", "freezes") - always
