@@ -20,6 +20,11 @@ const HEARD_US: i64 = 80_000;
 /// So much is tried again in any case, or a stream that stands still could never begin anew.
 const TRIED_BPS: u64 = 300_000;
 
+/// After such a silence the first feedback tells of an outage: what it lost says nothing of the link's width, and to
+/// fall for it would cost the picture seconds. Who is silent again and again is not forgiven again and again.
+const OUTAGE_US: u64 = 1_000_000;
+const FORGIVING_US: u64 = 20_000_000;
+
 /// The controller of the name.
 #[derive(Debug)]
 pub struct Goog {
@@ -32,6 +37,8 @@ pub struct Goog {
     decreased: Option<Micros>,
     congested: Option<Micros>,
     strained: Option<Micros>,
+    /// An outage ended.
+    forgiven: Option<Micros>,
 }
 
 impl Default for Goog {
@@ -46,11 +53,22 @@ impl Default for Goog {
             decreased: None,
             congested: None,
             strained: None,
+            forgiven: None,
         }
     }
 }
 
 impl Goog {
+    /// Losses that count, told after so long a silence.
+    fn counted(&mut self, lost: u32, silent_us: u64, now: Micros) -> u32 {
+        let is_rare = self.forgiven.is_none_or(|at| now.since(at) >= FORGIVING_US);
+        if silent_us < OUTAGE_US || !is_rare {
+            return lost;
+        }
+        self.forgiven = Some(now);
+        0
+    }
+
     fn decrease(&mut self, rtt_us: u64, now: Micros) {
         self.congested = Some(now);
         let pause = DECREASE_US + rtt_us.min(500_000);
@@ -101,7 +119,8 @@ impl Estimator for Goog {
         }
         let arrived = news.acks.len() as u32;
         let passed = self.acked.bps().unwrap_or(self.bps);
-        if self.loss.told((arrived, news.lost), passed, self.bps, now) {
+        let lost = self.counted(news.lost, elapsed_us, now);
+        if self.loss.told((arrived, lost), passed, self.bps, now) {
             self.congested = Some(now);
         }
         if self.queue.wait_us() >= HEARD_US || self.loss.is_heavy() {

@@ -94,6 +94,37 @@ fn loss_above_ten_percent_lowers_and_below_two_raises() {
     assert!(goog.estimate_bps() > low);
 }
 
+/// All that was sent while nothing passed is told as lost at once when something passes again (libwebrtc does): that
+/// is no narrow link (N8). Who makes it a habit is not spared.
+#[test]
+fn what_an_outage_lost_is_no_strain_but_a_habit_is() {
+    let mut goog = Goog::default();
+    let now = through(&mut goog, 900_000, 10_000_000, START, 4_000);
+    let before = goog.estimate_bps();
+    let tell = |goog: &mut Goog, now: Micros| {
+        let ack = Ack {
+            number: now.0,
+            sent: now,
+            arrived_us: now.0 as i64 + 20_000,
+            bytes: 1_000,
+        };
+        let news = News {
+            acks: &[ack; 10],
+            lost: 300,
+            rtt_us: 40_000,
+            can_probe: true,
+        };
+        goog.feedback(&news, now.plus_ms(40));
+    };
+    tell(&mut goog, now.plus_ms(3_000));
+    let back = through(&mut goog, 900_000, 10_000_000, now.plus_ms(3_050), 2_000);
+    assert!(goog.estimate_bps() >= before * 9 / 10, "{before}");
+    assert_eq!((goog.strained(), goog.congested()), (None, None));
+    tell(&mut goog, back.plus_ms(3_000));
+    through(&mut goog, 900_000, 10_000_000, back.plus_ms(3_050), 2_000);
+    assert!(goog.strained().is_some(), "not again so soon");
+}
+
 #[test]
 fn a_remb_limits_only_near_what_is_sent() {
     let mut remb = Remb::default();
