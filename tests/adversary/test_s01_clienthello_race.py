@@ -192,7 +192,9 @@ def test_a_validated_peer_cannot_flood_the_worker_before_its_keys(under_test: Ri
     peer.check()
     for number in range(2_000):
         peer.wire.send(client_hello())
-        if number % 50 == 0:  # one 5-tuple gets no more than its share of the way between two shards
+        if (
+            number % 50 == 0
+        ):  # one 5-tuple gets no more than its share of the way between two shards
             time.sleep(0.002)
     under_test.wait_for_counter("drops", 0, "over_limit", 1_500)
     assert len(under_test.find("datagram", peer.transport)) <= 100
