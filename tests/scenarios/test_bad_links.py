@@ -266,10 +266,9 @@ async def _narrow(own: Field, viewer: PeerProcess, link: Link) -> None:
     seen = await _stretch(viewer, narrowed + 3, widened)
     rate = seen.grew("video", "bytes") * 8 / (widened - narrowed - 3) / 1000
     add("N6", "video while 500 kbit/s are left", f"{rate:.0f} kbit/s", 80 <= rate <= 500)
-    # A key frame of the lowest layer alone fills such a link for a while: nine seconds of ten are judged, and the goal
-    # of 300 ms with room for a busy machine (137 to 350 ms were seen).
+    # A key frame of the lowest layer alone fills such a link for a while: nine seconds of ten are judged.
     usual = sorted(queues)[int(len(queues) * 0.9)]
-    add("N6", "queue from 3 s on, nine seconds of ten", f"{usual:.0f} ms", usual <= 600)
+    add("N6", "queue from 3 s on, nine seconds of ten", f"{usual:.0f} ms", usual <= 300)
     add("N6", "queue from 3 s on, longest", f"{max(queues):.0f} ms", max(queues) <= 1_000)
     add("N6", "dropped from 3 s on", str(dropped), dropped == 0)
     audio = seen.lost_audio_percent
@@ -299,7 +298,14 @@ async def test_a_link_that_narrows_and_links_that_fall_silent(tmp_path: Path) ->
             for peer, link, lasts_s in zip(peers[1:], links[1:], (3, 10, 25), strict=True):
                 limit_s = {3: 5.0, 10: 5.0, 25: 17.0}[lasts_s]
                 group.create_task(_outage(own, peer, link, lasts_s, limit_s))
-        own.judge("N6", "N8")
+        own.judge("N8")
+        bad = own.results.bad("N6")
+        # 137 to 331 ms were seen: the goal is not always met, judged as it is, and known.
+        assert all(line.startswith("queue from 3 s on, nine") for line in bad), bad
+        if bad:
+            pytest.xfail(
+                f"a link that narrows may have a queue for longer (CHANGELOG, known): {bad}"
+            )
 
 
 async def test_without_udp_media_comes_over_tcp(tmp_path: Path) -> None:
