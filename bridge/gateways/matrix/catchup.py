@@ -2,8 +2,10 @@
 
 COMPAT: Synapse 1.163.2 moves its appservice position before a transaction is stored, so events accepted in
 the last moments before it stops reach no appservice (seen with SIGTERM; re-check 2027-06). Its backoff after
-an absence of ours is minutes long, too. So: when the connection comes (back), bound rooms are read from
-before the interruption; the inbox drops what it has seen.
+an absence of ours is minutes long, too. And what it accepts in the moment in which it finds us again stays in
+its queue until the next absence, while later events go out. So: when the connection comes (back), bound rooms
+are read from before the interruption, and for a while the rooms of each transaction are read ahead of it; the
+inbox drops what it has seen.
 Not here: noticing the interruption (`door`), the usual way in (`intake`).
 """
 
@@ -11,10 +13,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
-from bridge.conference.errors import Malformed
+from bridge.conference.errors import Malformed, Unavailable
 from bridge.gateway import Context
 from bridge.gateways.matrix import wire
 from bridge.gateways.matrix.link import Denied, Link
@@ -27,6 +29,7 @@ NAME: Final = "matrix"
 ROW: Final = "read-until"
 MARGIN_MS: Final = 120_000  # clocks of two machines, and events on their way
 HOLD_S: Final = 10.0  # order is worth so much delay, and less than the homeserver's patience
+YOUNG_S: Final = 30.0  # by then whatever was left behind has been read by a `run` of its own
 PAGE: Final = 50
 MAX_PAGES: Final = 40  # per room; beyond it the homeserver's own queue has to do
 
@@ -44,16 +47,22 @@ class CatchUp:
         self._context, self._link, self._own = context, link, own
         self._wall_clock = wall_clock
         self._current = asyncio.Event()
+        self._floor_ms: int | None = (
+            None  # what is older was ours to read before; None: nothing was
+        )
+        self._young_until_s = 0.0
 
     def interrupted(self) -> None:
         """The connection broke: what comes next may have a gap before it."""
         self._current.clear()
 
-    async def before_more(self) -> None:
-        """Transactions wait here, so that later lines do not overtake those that were missed."""
-        with contextlib.suppress(TimeoutError):
+    async def before_more(self, rooms: Collection[str]) -> None:
+        """Transactions wait here, so that later lines of `rooms` do not overtake those that were missed."""
+        with contextlib.suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(HOLD_S):
                 await self._current.wait()
+                if self._floor_ms is not None and time.monotonic() < self._young_until_s:
+                    await self._since(self._floor_ms, rooms)
 
     async def run(self) -> None:
         """Put what may have been missed into the inbox. Raises `Unavailable`: nothing is lost, run again."""
@@ -61,13 +70,18 @@ class CatchUp:
         saved = await self._context.store.get(NAME, ROW)
         since_ms = saved.get("at_ms") if saved is not None else None
         if isinstance(since_ms, int):  # otherwise the first start: nothing was ever ours
-            await self._since(since_ms - MARGIN_MS)
+            self._floor_ms = since_ms - MARGIN_MS
+            await self._since(self._floor_ms)
         await self._context.store.put(NAME, ROW, {"at_ms": now_ms})
-        self._current.set()
+        if not self._current.is_set():
+            self._young_until_s = time.monotonic() + YOUNG_S
+            self._current.set()
 
-    async def _since(self, floor_ms: int) -> None:
+    async def _since(self, floor_ms: int, only: Collection[str] | None = None) -> None:
         for conference in await self._context.directory.all():
             for room in rooms_of(conference):
+                if only is not None and room not in only:
+                    continue
                 try:
                     await self._room(room, floor_ms)
                 except Denied as why:

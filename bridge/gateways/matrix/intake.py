@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -28,7 +28,7 @@ NAME: Final = "matrix"
 _NO_ID: Final = "$malformed:"
 
 
-async def _at_once() -> None:
+async def _at_once(_rooms: Collection[str]) -> None:
     """Nothing to wait for."""
 
 
@@ -39,9 +39,9 @@ class Intake:
         self,
         inbox: Inbox,
         hs_token: str,
-        before: Callable[[], Awaitable[None]] = _at_once,
+        before: Callable[[Collection[str]], Awaitable[None]] = _at_once,
     ) -> None:
-        """`before` is awaited ahead of each transaction (`catchup`)."""
+        """`before` is awaited ahead of each transaction, with the rooms it is about (`catchup`)."""
         self._inbox, self._before = inbox, before
         self._token = hs_token.encode()
 
@@ -92,7 +92,7 @@ class Intake:
             return _error(400, "M_NOT_JSON")
         except OverflowError:
             return _error(413, "M_TOO_LARGE")
-        await self._before()
+        await self._before(_rooms(items))
         try:
             is_new = await self._inbox.put(NAME, _batch(txn, items), items)
         except Unavailable as why:
@@ -140,6 +140,10 @@ def read_transaction(body: bytes) -> list[tuple[str, Mapping[str, object]]]:
             name = f"{_NO_ID}{digest}:{place}"
             items.append((name, event if isinstance(event, Mapping) else {"raw": event}))
     return items
+
+
+def _rooms(items: Sequence[tuple[str, Mapping[str, object]]]) -> set[str]:
+    return {str(event.get("room_id")) for _, event in items}
 
 
 def _error(status: int, errcode: str) -> web.Response:

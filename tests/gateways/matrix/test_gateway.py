@@ -206,6 +206,22 @@ async def test_what_the_homeserver_forgot_to_hand_over_is_fetched_after_an_inter
         assert [said.text for said in here.said] == ["handed over", "lost one", "lost two"]
 
 
+async def test_a_line_that_the_homeserver_left_behind_when_it_found_us_keeps_its_place() -> None:
+    """Synapse: accepted between the end of its retries and the note that we are back, handed over much later."""
+    async with FakeHomeserver() as server:
+        room = server.room(ALICE, BOT)
+        async with rig(server.url) as here:
+            server.hears = here.internal_url
+            await here.conference(bound(room))
+            await until(lambda: bool(here.store.rows.get(("matrix", "read-until"))))
+            await server.hang_up()
+            await until(lambda: any(path.endswith("/messages") for _, path, _ in server.requests))
+            server.message(room, ALICE, "left behind")
+            await server.says(room, ALICE, "handed over")
+            await until(lambda: len(here.said) == 2)
+            assert [said.text for said in here.said] == ["left behind", "handed over"]
+
+
 # --- in the call --------------------------------------------------------------------------------------
 
 
