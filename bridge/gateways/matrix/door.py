@@ -39,6 +39,7 @@ RECENT_WATCH_S: Final = (
 )
 RECENT_S: Final = 180.0
 SETTLE_S: Final = 0.5  # after a watch: at most two looks a second at a server that hangs up at once
+UNHEARD_PINGS: Final = 2  # in a row: a single one says little
 AWAY_S: Final = (0.5, 1.0, 2.0, 4.0)  # a homeserver that is back is noticed <= 5 s later (R1)
 
 
@@ -74,6 +75,7 @@ class MatrixGateway:
         self._outbound = Outbound(context, self._link, own, self._ghosts, self._memberships)
         self._catchup = CatchUp(context, self._link, own)
         self._is_settled = False
+        self._unheard = 0  # pings in a row without a good answer
         self._proof = Proof(
             context.fetch,
             self._rooms,
@@ -163,11 +165,25 @@ class MatrixGateway:
         if not self._is_settled:
             await self._settle()
             self._is_settled = True
+        # COMPAT: Synapse 1.163.2 answers 502 while it hands over what waits for us (re-check 2027-06): the catch-up
+        # must not wait for a ping that succeeds, for what is handed over waits for the catch-up.
+        unheard = await self._ping()
+        try:
+            await self._catchup.run()
+        except Unavailable:
+            self._catchup.interrupted()
+            raise
+        self._unheard = self._unheard + 1 if unheard else 0
+        if self._unheard == UNHEARD_PINGS:
+            log.warning("homeserver cannot reach us", extra={"why": unheard})
+
+    async def _ping(self) -> str:
+        """Why the homeserver did not come back to us; empty when it did."""
         try:
             await self._link.ping(self._settings.id, secrets.token_hex(8))
-        except Refused as why:  # it answers, but cannot reach our internal listener
-            log.warning("homeserver cannot reach us", extra={"why": str(why)})
-        await self._catchup.run()
+        except (Refused, Unavailable) as why:
+            return str(why)
+        return ""
 
     async def _settle(self) -> None:
         await self._link.register(self._own.bot_mxid)

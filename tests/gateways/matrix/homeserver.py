@@ -70,6 +70,7 @@ class FakeHomeserver:
         self.failing = 0  # so many requests answer 503
         self.limited = 0  # so many requests answer 429
         self.has_delays = True
+        self.can_reach_us = True  # what a ping says
         self.hears = ""
         self.hs_token = "h" * 32
         self.url = ""
@@ -188,6 +189,8 @@ class FakeHomeserver:
             raise Fault(403, "M_FORBIDDEN")
         match parts:
             case ["v1", "appservice", _, "ping"]:
+                if not self.can_reach_us:
+                    raise Fault(502, "M_CONNECTION_FAILED")
                 return {"duration_ms": 1}
             case ["v3", "profile", mxid]:
                 if mxid not in self.users:

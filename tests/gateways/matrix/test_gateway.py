@@ -222,6 +222,22 @@ async def test_a_line_that_the_homeserver_left_behind_when_it_found_us_keeps_its
             assert [said.text for said in here.said] == ["left behind", "handed over"]
 
 
+async def test_a_ping_that_fails_holds_nothing_up(caplog: pytest.LogCaptureFixture) -> None:
+    """Synapse fails pings as long as it hands over what waits, and what it hands over waits for the catch-up."""
+    async with play() as (server, here):
+        room = server.room(ALICE, BOT)
+        await here.conference(bound(room))
+        await until(lambda: bool(here.store.rows.get(("matrix", "read-until"))))
+        server.can_reach_us = False
+        server.message(room, ALICE, "lost")
+        await server.hang_up()
+        async with asyncio.timeout(5):
+            await server.says(room, ALICE, "handed over")
+        await until(lambda: len(here.said) == 2)
+        assert [said.text for said in here.said] == ["lost", "handed over"]
+        await until(lambda: "cannot reach us" in caplog.text, "the operator was not told")
+
+
 # --- in the call --------------------------------------------------------------------------------------
 
 
