@@ -70,6 +70,15 @@ ENGINE_THREAD: Final = "parley-engine"
 SERVER, LOAD = 0, 1
 
 
+def spread(pid: int) -> None:
+    """The threads of a process in turn to two CPUs; on a machine with one: nothing."""
+    all_cpus = sorted(os.sched_getaffinity(0))
+    if len(all_cpus) < 2:
+        return
+    for place, task in enumerate(sorted(Path(f"/proc/{pid}/task").iterdir())):
+        os.sched_setaffinity(int(task.name), {all_cpus[place % 2]})
+
+
 def pin(pid: int, cpu: int | None) -> None:
     """All threads of a process to one CPU; None, or a machine with one: wherever the kernel likes."""
     all_cpus = sorted(os.sched_getaffinity(0))
