@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import ctypes
 import functools
+import json
 import os
 import secrets
 import subprocess
@@ -22,6 +23,7 @@ from tests.peers.process import PeerProcess
 
 WAIT_S = 10.0
 MAX_LINKS = 32
+BURST_BYTES = 4_000  # a few packets at once
 
 
 @functools.cache
@@ -65,6 +67,8 @@ class Link:
 
     space: str
     process: PeerProcess
+    server: str
+    device: str  # the server's end
 
     async def shape(
         self, down: dict[str, Any] | None = None, up: dict[str, Any] | None = None
@@ -76,6 +80,18 @@ class Link:
     async def seen(self) -> dict[str, Any]:
         """What passed since the last question."""
         return await self.shape()
+
+    async def limit(self, rate_kbit: int, queue_ms: int) -> None:
+        """The kernel's token bucket in front of the link, towards the client (tc-tbf)."""
+        words = f"tc -n {self.server} qdisc replace dev {self.device} root tbf"
+        shape = f"rate {rate_kbit}kbit burst {BURST_BYTES} latency {queue_ms}ms"
+        await _run(*words.split(), *shape.split())
+
+    async def queue(self) -> tuple[int, int]:
+        """Of the token bucket: bytes that wait now, packets that it ever dropped."""
+        words = f"tc -n {self.server} -s -j qdisc show dev {self.device}"
+        (seen,) = json.loads(await _run(*words.split()))
+        return seen["backlog"], seen["drops"]
 
     async def forbid_udp(self) -> None:
         """A firewall at the client's side: nothing but TCP gets out."""
@@ -149,6 +165,6 @@ class Spaces:
             await _run("ip", "-n", name, "addr", "add", own, "peer", f"{other}/32", "dev", device)
             await _run("ip", "-n", name, "link", "set", device, "mtu", str(mtu), "up")
         await _run("ip", "-n", space, "route", "add", "default", "via", outer)
-        link = Link(space, process)
+        link = Link(space, process, self.server, near)
         self.links.append(link)
         return link
