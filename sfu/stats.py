@@ -100,7 +100,7 @@ def _session(session: Session, transports: dict[int, Counters]) -> protocol.Sess
 
 def rtt_us(transport: Counters) -> int:
     """By ICE consent checks, else by RTCP."""
-    return transport.get("rtt_us", 0) or transport.get("reportrtt_us", 0)
+    return transport.get("rtt_us", 0) or transport.get("report_rtt_us", 0)
 
 
 def _track(track: Track, counters: Counters, layers: list[Counters]) -> protocol.TrackStatistics:

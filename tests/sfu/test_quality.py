@@ -118,6 +118,13 @@ async def test_delay_and_queues_count(link: Link, field: str, value: int, grade:
     assert [one for _, one in link.told()] == [grade]
 
 
+async def test_delay_counts_that_only_rtcp_tells(link: Link) -> None:
+    """Where no check of ours was answered, receiver reports are all there is."""
+    link.plane.link |= {"rtt_us": 0, "report_rtt_us": 700_000}
+    link.run(3)
+    assert [one for _, one in link.told()] == [POOR]
+
+
 async def test_the_truth_about_a_transport_is_said_at_once(link: Link) -> None:
     link.run(0.2)
     link.plane.happen("silent", link.transport)
