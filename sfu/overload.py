@@ -1,39 +1,16 @@
-"""A data-plane thread short of CPU: what it counts, and a line in the log when shedding of video starts and ends (R11).
+"""A data-plane thread short of CPU: a line in the log when shedding of video starts and ends (R11).
 
-Not here: when that is and what is shed (`engine/core`: `overload`, `media::shed`), what people are told (`sfu.group`).
+Not here: when that is and what is shed (`engine/core`: `overload`, `media::shed`), what people are told (`sfu.group`),
+what it counts (`sfu.stats`).
 """
 
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
 
 from sfu import protocol
 
 log = logging.getLogger(__name__)
-
-_PERMILLE: Final = 1_000
-_MICRO: Final = 1_000_000
-
-
-def loads(rows: Iterable[tuple[int, dict[str, int]]]) -> tuple[protocol.LoadStatistics, ...]:
-    """The engine's rows under our names, one per thread."""
-    return tuple(
-        protocol.LoadStatistics(
-            shard=shard,
-            is_shedding=bool(row.get("shedding", 0)),
-            cpu_used=row.get("used_permille", 0) / _PERMILLE,
-            cpu_capacity=row.get("capacity_permille", 0) / _PERMILLE,
-            video_budget_bps=row.get("budget_bps", 0),
-            streams_paused=row.get("paused", 0),
-            streams_lowered=row.get("lowered", 0),
-            shedding_count=row.get("episodes", 0),
-            brake_count=row.get("brakes", 0),
-            late_count=row.get("late", 0),
-            longest_wait_s=row.get("longest_wait_us", 0) / _MICRO,
-        )
-        for shard, row in rows
-    )
 
 
 @dataclass(slots=True)

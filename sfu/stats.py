@@ -8,7 +8,6 @@ from typing import Final
 
 from sfu import protocol
 from sfu.description import MediaKind
-from sfu.overload import loads
 from sfu.session import Session
 from sfu.tracks import Stream, Track
 
@@ -17,6 +16,7 @@ EngineStatistics = dict[str, list[tuple[int, Counters]]]
 
 PART_ROWS: Final = 600  # of each table; a track with three layers is 1 KB
 MICRO: Final = 1_000_000
+_PERMILLE: Final = 1_000
 _AUDIO_HZ, _VIDEO_HZ = 48_000, 90_000  # RTP clocks of everything we accept
 
 
@@ -161,6 +161,26 @@ def _subscription(
         fraction_lost=counters.get("fraction_lost", 0) / 256,
         jitter_s=counters.get("jitter", 0) / _clock_hz(kind),
         round_trip_time_s=counters.get("rtt_us", 0) / MICRO,
+    )
+
+
+def loads(rows: Iterable[tuple[int, Counters]]) -> tuple[protocol.LoadStatistics, ...]:
+    """The engine's rows under our names, one per thread."""
+    return tuple(
+        protocol.LoadStatistics(
+            shard=shard,
+            is_shedding=bool(row.get("shedding", 0)),
+            cpu_used=row.get("used_permille", 0) / _PERMILLE,
+            cpu_capacity=row.get("capacity_permille", 0) / _PERMILLE,
+            video_budget_bps=row.get("budget_bps", 0),
+            streams_paused=row.get("paused", 0),
+            streams_lowered=row.get("lowered", 0),
+            shedding_count=row.get("episodes", 0),
+            brake_count=row.get("brakes", 0),
+            late_count=row.get("late", 0),
+            longest_wait_s=row.get("longest_wait_us", 0) / MICRO,
+        )
+        for shard, row in rows
     )
 
 

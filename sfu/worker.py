@@ -20,12 +20,12 @@ from sfu.errors import Refused, UnknownSession, UnknownTrack, WorkerError
 from sfu.group import Group
 from sfu.ice import host_candidates
 from sfu.outbox import Outbox
-from sfu.overload import Watch, loads
+from sfu.overload import Watch
 from sfu.plane import Handle, Plane
 from sfu.quality import Grades
 from sfu.resync import resync
 from sfu.session import Session, Surroundings
-from sfu.stats import statistics
+from sfu.stats import loads, statistics
 from sfu.tracks import Track
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ import logging
 import pytest
 
 from sfu import protocol
-from sfu.overload import Watch, loads
-from sfu.stats import statistics
+from sfu.overload import Watch
+from sfu.stats import loads, statistics
 
 ROW = {
     "shedding": 1,
