@@ -18,6 +18,12 @@ def test_the_table_is_the_stored_result() -> None:
     assert document.render(name, stored) in TEXT
 
 
+def test_every_section_is_there_once() -> None:
+    """A merge once left half of the page there twice, and only the first table was kept true."""
+    sections = re.findall(r"^## .*$", TEXT, re.MULTILINE)
+    assert len(sections) == len(set(sections)) > 3
+
+
 def test_every_result_that_is_named_exists() -> None:
     names = re.findall(r"bench/results/[\w-]+\.json", TEXT)
     assert names
