@@ -5,7 +5,7 @@ Not here: types and ranges (`models`).
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -39,6 +39,7 @@ def problems(config: Config) -> Iterator[str]:
     """Everything wrong with a well-typed configuration: one sentence each, with key and fix."""
     yield from _http_problems(config.http)
     yield from _secret_problems(config)
+    yield from _codec_problems(config.livekit.video_codecs)
     yield from _address_problems(config)
     yield from _database_problems(config)
     if config.sfu.mode == "spawn":
@@ -106,6 +107,12 @@ def _secret_problems(config: Config) -> Iterator[str]:
     for index, name in enumerate(names):
         if not name or names.index(name) != index:
             yield f"livekit.keys.{index}.key: {name!r} is empty or used twice: give each key its own name"
+
+
+def _codec_problems(codecs: Sequence[str]) -> Iterator[str]:
+    for index, codec in enumerate(codecs):
+        if codecs.index(codec) != index:
+            yield f"livekit.video_codecs.{index}: {codec} is there twice: name each codec once"
 
 
 def _address_problems(config: Config) -> Iterator[str]:

@@ -70,6 +70,10 @@ def test_a_good_file_loads(tmp_path: Path) -> None:
             {"livekit": {"keys": [{"key": "k", "secret": SECRET}] * 2}},
             "livekit.keys.1.key: 'k' is empty or used twice",
         ),
+        (
+            {"livekit": {"keys": [{"key": "k", "secret": SECRET}], "video_codecs": ["VP8"] * 2}},
+            "livekit.video_codecs.1: VP8 is there twice",
+        ),
         ({"web__invite_secret": "x" * 31}, "web.invite_secret: has 31 bytes"),
         ({"matrix__as_token": "x"}, "matrix.as_token: has 1 bytes"),
         ({"matrix__hs_token": "é" * 15}, "matrix.hs_token: has 30 bytes"),
