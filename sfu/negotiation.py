@@ -33,7 +33,6 @@ _ONE_BYTE_IDS: Final = range(1, 15)  # RFC 8285 section 4.2
 _LAYER_RIDS: Final = ("q", "h", "f")  # LiveKit clients, lowest first
 _MIN_UFRAG, _MIN_PWD, _MAX_ICE = 4, 22, 256  # RFC 8839 section 5.4
 _MAX_WORD: Final = 256  # characters of mid, rid, msid words
-_MAX_MID: Final = 16  # RFC 8843 section 15.2: it must fit the header extension
 
 URI_RID: Final = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"
 _VIDEO_ONLY: Final = {

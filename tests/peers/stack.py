@@ -84,10 +84,6 @@ class Stack:
         key = f"_{user.mxid}_{user.device}_m.call"
         return await user.put_state(self.room, "org.matrix.msc3401.call.member", content, key)
 
-    async def withdraw_membership(self, user: User) -> str:
-        key = f"_{user.mxid}_{user.device}_m.call"
-        return await user.put_state(self.room, "org.matrix.msc3401.call.member", {}, key)
-
 
 def _sections(
     synapse: Synapse, prosody: Prosody, parley: Parley, room: str, muc: str

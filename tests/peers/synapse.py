@@ -7,8 +7,6 @@ Not here: what parley answers to it (`bridge.gateways.matrix`).
 """
 
 import asyncio
-import hashlib
-import hmac
 import json
 import secrets
 import shutil
@@ -391,23 +389,6 @@ class Synapse:
                 "password": password or secrets.token_hex(16),
                 "auth": {"type": "m.login.dummy"},
             },
-        )
-        return await self._user(answer, display_name)
-
-    async def register_by_secret(
-        self, name: str, password: str, *, admin: bool = False, display_name: str = ""
-    ) -> User:
-        """The administrators' way, with the shared secret."""
-        path = "/_synapse/admin/v1/register"
-        nonce = str((await self.call("GET", path))["nonce"])
-        fields = (nonce, name, password, "admin" if admin else "notadmin")
-        mac = hmac.new(
-            self.shared_secret.encode(), "\0".join(fields).encode(), hashlib.sha1
-        ).hexdigest()
-        answer = await self.call(
-            "POST",
-            path,
-            {"nonce": nonce, "username": name, "password": password, "admin": admin, "mac": mac},
         )
         return await self._user(answer, display_name)
 

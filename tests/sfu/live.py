@@ -206,10 +206,6 @@ async def peer(owner: Owner, session: str, profile: Profile = PROFILE) -> AsyncI
         await one.close()
 
 
-def msids(description: Description) -> list[str]:
-    return [s.track for s in description.sections if s.track is not None]
-
-
 def with_wrong_fingerprint(description: Description) -> Description:
     wrong = (Fingerprint("sha-256", ":".join(["00"] * 32)),)
     return replace(

@@ -15,7 +15,7 @@ from livekit.protocol import rtc
 from bridge.conference.commands import Publish, Unpublish
 from bridge.conference.errors import ConferenceError, Malformed, Refused
 from bridge.conference.events import TrackPublished
-from bridge.conference.ids import ConferenceId, LegId, TrackId, TrackKind
+from bridge.conference.ids import ConferenceId, LegId, TrackId
 from bridge.gateway import Context
 from bridge.gateways.livekit import wire
 from bridge.gateways.livekit.state import WireState
@@ -129,10 +129,6 @@ class Publications:
         """The conference ended it."""
         self._state.forget(track)
         self._state.mids = {mid: t for mid, t in self._state.mids.items() if t != track}
-
-
-def kind_of(kind: MediaKind) -> TrackKind | None:
-    return {MediaKind.AUDIO: TrackKind.AUDIO, MediaKind.VIDEO: TrackKind.VIDEO}.get(kind)
 
 
 def _refusal(

@@ -152,10 +152,6 @@ class FakeHomeserver:
         await self._runner.cleanup()
         await self._listen(port)
 
-    def fire(self, delay_id: str) -> None:
-        """The delayed event is due."""
-        self.delayed.pop(delay_id)()
-
     # --- the API ----------------------------------------------------------------------------------------
 
     async def _any(self, request: web.Request) -> web.Response:
