@@ -122,8 +122,16 @@ class _Thread:
     def _transact(self, works: Sequence[Callable[[Connection], Any]]) -> list[Any]:
         with self._engine.begin() as db:
             if len(works) == 1:
-                return [works[0](db)]
+                return [_result(db, works[0])]
             return [_part(db, work) for work in works]
+
+
+def _result(db: Connection, work: Callable[[Connection], Any]) -> Any:
+    try:
+        return work(db)
+    except StopIteration as why:
+        # No future takes one (PEP 479), so nobody would ever be answered again.
+        raise RuntimeError("a transaction raised StopIteration") from why
 
 
 def _part(db: Connection, work: Callable[[Connection], Any]) -> Any:
@@ -131,7 +139,7 @@ def _part(db: Connection, work: Callable[[Connection], Any]) -> Any:
     # Not `begin_nested`: SQLAlchemy compiles its statements anew each time, which costs more than the work.
     db.exec_driver_sql("SAVEPOINT part")
     try:
-        found = work(db)
+        found = _result(db, work)
     except Exception as why:
         if not db.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
             raise  # a full disk, for one, ends the whole transaction by itself

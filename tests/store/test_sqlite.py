@@ -49,6 +49,24 @@ async def test_who_waits_together_shares_a_commit(database: Database) -> None:
     assert await keys(database) == {f"k{n}" for n in range(WRITERS)}
 
 
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_stray_stop_iteration_is_an_error_and_the_next_is_served(
+    database: Database, count: int
+) -> None:
+    """No future takes this one; unanswered, everybody would wait for ever."""
+
+    def stop(_: Connection) -> None:
+        next(iter(()))
+
+    async with asyncio.timeout(5):
+        found = await asyncio.gather(
+            *(database.write(stop) for _ in range(count)), return_exceptions=True
+        )
+        assert [type(one) for one in found] == [RuntimeError] * count
+        await database.write(lambda db: put(db, "next"))
+    assert await keys(database) == {"next"}
+
+
 async def test_what_one_raises_takes_back_its_own_statements_only(database: Database) -> None:
     def refuse(db: Connection) -> None:
         put(db, "refused")
