@@ -3,7 +3,7 @@
 RFC 8829, RFC 8842, RFC 8843 (bundle), RFC 8839 section 4.4 (restart); the profile says which of it a client
 family can do. Everything runs at once and in order: no method waits.
 Not here: tracks up (`sfu.upstream`), streams down (`sfu.forwarding`), codec choice (`sfu.negotiation`), one
-m-line (`sfu.lines`), the socket (`sfu.owner`).
+m-line (`sfu.lines`), whether an offer can be answered (`sfu.answering`), the socket (`sfu.owner`).
 """
 
 import logging
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sfu import negotiation, protocol
+from sfu.answering import Plan, described_transports, plan
 from sfu.description import (
     MAX_CANDIDATES,
     Candidate,
@@ -53,16 +54,6 @@ class Surroundings:
     emit: Callable[[protocol.Event], None]
     backlog_bytes: Callable[[str], int]
     ended: Callable[["Session"], None]  # the session is over, not by a command
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What the answer to one offered section will be."""
-
-    section: Section
-    codecs: tuple[Codec, ...]
-    extensions: tuple[Extension, ...]
-    is_rejected: bool
 
 
 class Session:
@@ -116,18 +107,20 @@ class Session:
             raise Malformed("not an offer")
         negotiation.check(offered)
         numbers = self._numbers.copy()
-        plans = [self._plan(section, numbers) for section in offered.sections]
+        plans = [plan(self.profile, self._lines, numbers, s) for s in offered.sections]
         if all(p.is_rejected for p in plans) and not all(s.rejected for s in offered.sections):
             raise Refused("nothing in common")
-        remotes = self._remotes(plans, offered.bundle)
+        remotes = described_transports(
+            plans, self._lines, offered.bundle if self.profile.bundle else ()
+        )
 
         self._turn, self._numbers = next_turn, numbers
         self._peer_offers = self._has_negotiated = True
-        lines = [self._line_of(plan, offered.bundle) for plan in plans]
+        lines = [self._line_of(each, offered.bundle) for each in plans]
         for mid, remote in remotes.items():
             self._hear_offered_transport(self._lines[mid].transport, remote)
-        for line, plan in zip(lines, plans, strict=True):
-            self._agree(line, plan.section, plan.codecs, plan.section.codecs, plan.extensions)
+        for line, each in zip(lines, plans, strict=True):
+            self._agree(line, each.section, each.codecs, each.section.codecs, each.extensions)
         self.up.bind_all()
         self.down.place(lines, None)
         self._is_restart_wanted = self._is_dirty = False
@@ -139,38 +132,7 @@ class Session:
             self._report_need()
         return self._describe(DescriptionType.ANSWER, lines, offered.bundle)
 
-    def _plan(self, section: Section, numbers: negotiation.Numbers) -> _Plan:
-        known = self._lines.get(section.mid)
-        if known is not None and known.kind is not section.kind:
-            raise Malformed("a section changed its kind")
-        if section.rejected:
-            return _Plan(section, (), (), is_rejected=True)
-        if section.kind is MediaKind.APPLICATION:
-            return _Plan(section, (), (), is_rejected=section.sctp_port is None)
-        codecs = numbers.answer_codecs(self.profile, section)
-        if not negotiation.has_media(codecs):
-            return _Plan(section, (), (), is_rejected=True)
-        return _Plan(section, codecs, numbers.answer_extensions(self.profile, section), False)
-
-    def _remotes(
-        self, plans: list[_Plan], bundle: tuple[str, ...]
-    ) -> dict[str, TransportDescription]:
-        """One mid per transport, and what the peer says about it; validated."""
-        used = [p.section for p in plans if not p.is_rejected]
-        if not self.profile.bundle:
-            bundle = ()
-        tagged = next((s for s in used if s.mid in bundle), None)
-        chosen = [s for s in used if s.mid not in bundle]
-        if tagged is not None:
-            chosen.append(tagged)
-        for section in chosen:
-            negotiation.check_transport(section)
-            line = self._lines.get(section.mid)
-            if line is not None and not line.transport.is_same_peer(section.transport):
-                raise Refused("another certificate on a running transport")
-        return {section.mid: section.transport for section in chosen}
-
-    def _line_of(self, plan: _Plan, bundle: tuple[str, ...]) -> Line:
+    def _line_of(self, plan: Plan, bundle: tuple[str, ...]) -> Line:
         section = plan.section
         line = self._lines.get(section.mid)
         if line is None:
