@@ -4,7 +4,7 @@ Conferences are named by their slug; sessions and tracks by their opaque ids, ne
 Not here: adding up (`bridge.media.statistics`), the text format (`bridge.ops.metrics`).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
@@ -16,6 +16,7 @@ from bridge.http import Http, Listener
 from bridge.media.statistics import Gatherer, Load
 from bridge.ops.health import Health
 from bridge.ops.metrics import CONTENT_TYPE, Metric, render
+from sfu import protocol
 
 # field of `Load`, meaning; all may fall when somebody leaves, so none is a counter
 _METRICS: Final = (
@@ -45,6 +46,9 @@ _OF_THREADS: Final = (
     ("cpu_capacity", "Share of one CPU that it can have; 0 = enough."),
     ("streams_paused", "Video streams that are paused for want of CPU."),
     ("streams_lowered", "Video streams that are lower than wished for want of CPU."),
+)
+# counts of the same
+_COUNTS_OF_THREADS: Final = (
     ("shedding_count", "Times that shedding began."),
     ("late_count", "Backlogs of datagrams that were read 15 ms late or later."),
 )
@@ -90,10 +94,10 @@ class Statistics:
         )
         threads = () if read is None else read.loads
         for field, meaning in _OF_THREADS:
-            shares = tuple(
-                ({"shard": str(one.shard)}, float(getattr(one, field))) for one in threads
-            )
-            yield Metric(f"parley_media_thread_{field}", "gauge", meaning, shares)
+            yield Metric(f"parley_media_thread_{field}", "gauge", meaning, _each(threads, field))
+        for field, meaning in _COUNTS_OF_THREADS:
+            name = f"parley_media_thread_{field.removesuffix('_count')}_total"
+            yield Metric(name, "counter", meaning, _each(threads, field))
 
     async def _stats(self, request: web.Request) -> web.Response:
         """`?detail=1`: every session, track and layer as well."""
@@ -113,6 +117,12 @@ class Statistics:
 
     def _name(self, load: Load) -> str:
         return self._slug_of(ConferenceId(load.conference)) or load.conference
+
+
+def _each(
+    threads: Sequence[protocol.LoadStatistics], field: str
+) -> tuple[tuple[dict[str, str], float], ...]:
+    return tuple(({"shard": str(one.shard)}, float(getattr(one, field))) for one in threads)
 
 
 def _plain(value: object) -> object:

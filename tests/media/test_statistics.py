@@ -31,6 +31,7 @@ def read(sent: int, *, part: int = 0, parts: int = 1, session: str = "a") -> pro
                 session, "c_1", 20, sent, 10, 1_000, current_round_trip_time_s=0.05
             ),
         ),
+        loads=(protocol.LoadStatistics(shard=0, cpu_used=0.5, late_count=3),),
         part=part,
         parts=parts,
     )

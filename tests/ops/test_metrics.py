@@ -48,6 +48,8 @@ async def test_the_ops_listener_tells_prometheus_and_people() -> None:
             assert answer.content_type == "text/plain"
         assert 'parley_media_sent_bps{conference="standup"} 1000000' in text
         assert 'parley_media_dropped_total{reason="malformed"} 7' in text
+        assert 'parley_media_thread_cpu_used{shard="0"} 0.5' in text
+        assert 'parley_media_thread_late_total{shard="0"} 3' in text
         async with session.get(f"{base}/stats") as answer:
             document = await answer.json()
         assert document["conferences"][0]["slug"] == "standup"
