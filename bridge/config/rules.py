@@ -34,6 +34,8 @@ _TURN_URL: Final = re.compile(
 )
 _NEW_SECRET: Final = "set it to 32 random bytes or more, for example from `openssl rand -hex 32`"
 
+_MAX_LISTEN: Final = 31  # addresses of one data-plane thread (engine/io)
+
 
 def problems(config: Config) -> Iterator[str]:
     """Everything wrong with a well-typed configuration: one sentence each, with key and fix."""
@@ -200,6 +202,8 @@ def _media_problems(media: MediaSection) -> Iterator[str]:
         )
     if not media.listen:
         yield "media.listen: is empty: name at least one address, for example 0.0.0.0"
+    if len(media.listen) > _MAX_LISTEN:
+        yield f"media.listen: has more than {_MAX_LISTEN} addresses: name fewer, or 0.0.0.0 for all"
 
 
 def _turn_problems(turn: TurnSection) -> Iterator[str]:

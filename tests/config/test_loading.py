@@ -107,6 +107,10 @@ def test_a_good_file_loads(tmp_path: Path) -> None:
         ({"media__listen": ["localhost"]}, "media.listen.0: 'localhost' is no IP address"),
         ({"media__listen": []}, "media.listen: is empty"),
         (
+            {"media__listen": [f"127.0.0.{number}" for number in range(1, 33)]},
+            "media.listen: has more than 31 addresses",
+        ),
+        (
             {"media__deny": ["10.0.0.0/33"]},
             "media.deny.0: '10.0.0.0/33' is no address, network or interface",
         ),

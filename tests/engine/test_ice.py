@@ -217,6 +217,13 @@ def test_a_taken_port_is_an_oserror(under_test: Rig) -> None:
         _engine.Engine(listen=["127.0.0.1"], port=under_test.engine.port)
 
 
+def test_more_addresses_than_a_thread_can_wait_for_are_refused() -> None:
+    from sfu import _engine
+
+    with pytest.raises(OSError, match="1 to 31"):
+        _engine.Engine(listen=[f"127.0.0.{number}" for number in range(1, 33)], port=0)
+
+
 async def test_aioice_connects_as_a_full_agent() -> None:
     """An independent implementation, controlling, with checks of its own."""
     agent = aioice.Connection(ice_controlling=True, components=1, use_ipv6=False)

@@ -5,7 +5,8 @@
 
 use std::hash::{DefaultHasher, Hasher};
 
-/// One of many numbers of a secret, from which neither the secret nor another one follows (SipHash).
+/// One of many numbers of a secret. Finding the secret from some of them, and with it the others, means trying 2^64
+/// secrets (a hash without a key, SipHash-1-3): enough for numbers that are worth nothing when their session is over.
 #[must_use]
 pub fn derived(secret: u64, number: u64) -> u64 {
     let mut hasher = DefaultHasher::new();

@@ -29,8 +29,8 @@ use crate::sys::{self, Socket};
 const COMMANDS: usize = 65_536;
 /// Bytes of each socket buffer: about 20 ms at 1.6 Gbit/s.
 const SOCKET_BUFFER_BYTES: i32 = 4 << 20;
-/// Listen addresses of one engine.
-const MAX_SOCKETS: usize = 32;
+/// Listen addresses of one engine: two sockets of each, the bell and the streams are bits of one word.
+const MAX_SOCKETS: usize = 31;
 
 /// The command queue is full: a thread is stuck or hopelessly behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl Engine {
         if listen.is_empty() || listen.len() > MAX_SOCKETS {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "1 to 32 listen addresses",
+                "1 to 31 listen addresses",
             ));
         }
         let count = shard::count(options.shards);
