@@ -1,7 +1,8 @@
 """A: one publisher of video, 10 to 1,000 receivers, the data-plane thread saturated; with and without GSO.
 
 Added latency is measured at half and at four fifths of the rate that was reached with 100 receivers: from the
-publisher's stamp to the kernel's stamp in the receiver's socket. One saturated run has receivers with UDP_GRO: the
+publisher's stamp to the kernel's stamp in the receiver's socket; in turn with that of a relay without any feature at
+the same rate, which is what the machine and the load tool add themselves. One saturated run has receivers with UDP_GRO: the
 kernel then does not cut GSO messages on the sender's account, as with a card that does it.
 """
 
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 from bench.cast import Cast, video
 from bench.goals import Goal, at_least, at_most, told
+from bench.relay import relay
 from bench.scenarios.scenario import Effort, Result, Scenario
 from bench.stage import Setting, Stage, stage
 
@@ -18,6 +20,8 @@ MAIN: Final = 100  # receivers of the ratio and of the latencies
 MODES: Final = {"gso": {}, "sendmmsg": {"PARLEY_NO_GSO": "1"}}
 JOIN_RATE: Final = 20  # packets/s; a thousand receivers still can join
 LATENCY_SAMPLE: Final = 16
+LATENCY_S: Final = 2.0
+SHARES: Final = {"at_half": 0.5, "at_80_percent": 0.8}
 
 
 async def run(setting: Setting, effort: Effort, ceiling: float) -> Result:
@@ -47,14 +51,29 @@ async def _size(receivers: int, setting: Setting, effort: Effort) -> Result:
             result["read_whole"] = await scene.saturate(effort.seconds)
             rate = statistics.median(run["sent"] / run["wall_s"] for run in runs)
             scene.tool.manner(sample=LATENCY_SAMPLE, stamps=True)
-            result["at_half"] = await _latency(scene, rate / 2, effort)
-            result["at_80_percent"] = await _latency(scene, rate * 0.8, effort)
+            result |= await _latencies(scene, receivers, rate, setting, effort)
         return result
 
 
-async def _latency(scene: Stage, packets_per_s: float, effort: Effort) -> dict[str, Any]:
-    found = await scene.offer(max(int(packets_per_s), 1), effort.seconds)
-    return {"packets_per_s": int(packets_per_s), **found}
+async def _latencies(
+    scene: Stage, receivers: int, rate: float, setting: Setting, effort: Effort
+) -> Result:
+    joins = "PARLEY_NO_GSO" not in setting.environment
+    media = video(JOIN_RATE)
+    found: Result = {}
+    async with relay(receivers, media, joins=joins, sample=LATENCY_SAMPLE) as bare:
+        for name, share in SHARES.items():
+            packets_per_s = max(int(rate * share), 1)
+            ours, theirs = [], []
+            for _ in range(effort.repeats):
+                ours.append(await scene.offer(packets_per_s, LATENCY_S))
+                theirs.append(await bare.offer(packets_per_s, LATENCY_S))
+            found[name] = {"packets_per_s": packets_per_s, "ours": ours, "relay": theirs}
+    return found
+
+
+def _delay_ms(runs: list[dict[str, Any]], percentile: str) -> float:
+    return float(statistics.median(run[f"delay_{percentile}_us"] for run in runs)) / 1e3
 
 
 def goals(found: Result, ceiling: float) -> list[Goal]:
@@ -80,17 +99,22 @@ def goals(found: Result, ceiling: float) -> list[Goal]:
                 1.3,
                 "x",
             ),
-            at_most(
-                f"added latency at half load, p50, {mode}", half["delay_p50_us"] / 1e3, 0.2, "ms"
-            ),
-            at_most(
-                f"added latency at half load, p99, {mode}", half["delay_p99_us"] / 1e3, 1.0, "ms"
-            ),
-            at_most(
-                f"added latency at 80 % load, p99, {mode}", most["delay_p99_us"] / 1e3, 5.0, "ms"
-            ),
+            *_latency_lines(half, "half", "p50", 0.2, mode),
+            *_latency_lines(half, "half", "p99", 1.0, mode),
+            *_latency_lines(most, "80 %", "p99", 5.0, mode),
         ]
     return lines
+
+
+def _latency_lines(
+    found: Result, load: str, percentile: str, bound_ms: float, mode: str
+) -> tuple[Goal, Goal]:
+    what = f"at {load} load, {percentile}, {mode}"
+    ours, bare = (_delay_ms(found[who], percentile) for who in ("ours", "relay"))
+    return (
+        at_most(f"added latency {what}", ours, bound_ms, "ms"),
+        told(f"a relay without features {what}", bare, "ms"),
+    )
 
 
 SCENARIO: Final = Scenario("A", "1 -> 10, 100, 1,000 video, saturating", run, goals)

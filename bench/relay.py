@@ -1,0 +1,82 @@
+"""The floor of a latency: a relay without any feature (`engine/bench/src/relay`) under the same load tool.
+
+Everybody has the same keys, so that receivers open what the publisher sealed; nothing is joined, negotiated or
+answered. Not here: what its numbers stand beside (`bench.scenarios.a_fanout`).
+"""
+
+import asyncio
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bench import machine
+from bench.cast import Media
+from bench.handshake import RECEIVE_BUFFER_BYTES, new_socket
+from bench.load import Keyed, Load, Sending, build, load
+from bench.stage import MAX_BUFFERS_BYTES, measure
+
+PROFILE: Final = 7  # AEAD_AES_128_GCM (RFC 7714 section 14.2)
+MATERIAL_BYTES: Final = 56  # two keys of 16 and two salts of 12
+PASSWORD_CHARS: Final = 24
+WARM_UP_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """As `bench.stage.Stage`, but for what it has not."""
+
+    tool: Load
+    pid: int
+
+    async def offer(self, packets_per_s: int, seconds: float) -> dict[str, Any]:
+        """A fixed rate of track 0, whatever comes of it."""
+        self.tool.pace(packets_per_s)
+        found = await measure(self.tool, self.pid, seconds)
+        self.tool.pace(0)
+        return found
+
+
+@asynccontextmanager
+async def relay(receivers: int, media: Media, *, joins: bool, sample: int) -> AsyncIterator[Relay]:
+    """One publisher and so many receivers. `joins`: by UDP GSO; `sample`: decrypt every nth packet."""
+    binary = await asyncio.to_thread(build)
+    with ExitStack() as files:
+        buffer = min(RECEIVE_BUFFER_BYTES, MAX_BUFFERS_BYTES // receivers)
+        server, publisher, *others = (
+            files.enter_context(new_socket(buffer_bytes=buffer)) for _ in range(receivers + 2)
+        )
+        server.setblocking(True)
+        for one in (publisher, *others):
+            one.connect(server.getsockname())
+        process = await asyncio.create_subprocess_exec(
+            binary.with_name("parley-relay"),
+            str(server.fileno()),
+            "gso" if joins else "plain",
+            *(str(one.getsockname()[1]) for one in others),
+            pass_fds=[server.fileno()],
+        )
+        try:
+            machine.pin(process.pid, machine.SERVER)
+            async with load(binary, [one.fileno() for one in (publisher, *others)]) as tool:
+                machine.pin(tool.pid, machine.LOAD)
+                _introduce(tool, publisher, others)
+                tool.send(Sending.new(0, 0, 0, "0", media))
+                tool.manner(sample=sample, stamps=True)
+                await asyncio.sleep(WARM_UP_S)
+                tool.pace(0)
+                yield Relay(tool, process.pid)
+        finally:
+            process.kill()
+            await process.wait()
+
+
+def _introduce(tool: Load, publisher: socket.socket, others: list[socket.socket]) -> None:
+    material = secrets.token_bytes(MATERIAL_BYTES)
+    password = "x" * PASSWORD_CHARS  # nobody checks
+    for number, one in enumerate((publisher, *others)):
+        # The publisher seals with the client's keys, and who is no client opens with them.
+        is_client = one is publisher
+        tool.add(number, Keyed(one.fileno(), PROFILE, material, password, is_client))
