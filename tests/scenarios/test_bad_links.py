@@ -1,7 +1,8 @@
 """Real clients (libwebrtc, native SDK) on links that lose, narrow, fall silent, swallow or forbid: N1, N3, N6, N8, N9, N12.
 
 Server and clients run in network namespaces of their own with a userspace link in between, and with the kernel's own
-token bucket (tbf) and firewall (nft) where they do; what is measured are the clients' own statistics. One publisher, three VP8 layers; several viewers watch it at once, each on its own link.
+token bucket (tbf) or firewall (nft) where a test names them; what is measured are the clients' own statistics. One
+publisher, three VP8 layers; several viewers watch it at once, each on its own link.
 The table is printed and kept in results/network.json.
 Not here: the same matrix in virtual time with every case (engine/core/src/media/tests/network).
 

@@ -47,9 +47,8 @@ class CatchUp:
         self._context, self._link, self._own = context, link, own
         self._wall_clock = wall_clock
         self._current = asyncio.Event()
-        self._floor_ms: int | None = (
-            None  # what is older was ours to read before; None: nothing was
-        )
+        # What is older was read before; None: nothing was ever ours.
+        self._floor_ms: int | None = None
         self._young_until_s = 0.0
 
     def interrupted(self) -> None:

@@ -135,6 +135,8 @@ class MatrixGateway:
     def status(self) -> str:
         if self._link.problem:
             return self._link.problem
+        if self._unheard >= UNHEARD_PINGS:
+            return "the homeserver cannot reach us"
         return "connected" if self._memberships.has_delays else "connected, without delayed events"
 
     # --- being there ------------------------------------------------------------------------------------

@@ -236,6 +236,7 @@ async def test_a_ping_that_fails_holds_nothing_up(caplog: pytest.LogCaptureFixtu
         await until(lambda: len(here.said) == 2)
         assert [said.text for said in here.said] == ["lost", "handed over"]
         await until(lambda: "cannot reach us" in caplog.text, "the operator was not told")
+        assert "cannot reach us" in here.gateway.status()
 
 
 # --- in the call --------------------------------------------------------------------------------------
