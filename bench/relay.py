@@ -16,7 +16,7 @@ from bench import machine
 from bench.cast import Media
 from bench.handshake import RECEIVE_BUFFER_BYTES, new_socket
 from bench.load import Keyed, Load, Sending, build, load
-from bench.stage import MAX_BUFFERS_BYTES, measure
+from bench.stage import MAX_BUFFERS_BYTES, offer
 
 PROFILE: Final = 7  # AEAD_AES_128_GCM (RFC 7714 section 14.2)
 MATERIAL_BYTES: Final = 56  # two keys of 16 and two salts of 12
@@ -33,10 +33,7 @@ class Relay:
 
     async def offer(self, packets_per_s: int, seconds: float) -> dict[str, Any]:
         """A fixed rate of track 0, whatever comes of it."""
-        self.tool.pace(packets_per_s)
-        found = await measure(self.tool, self.pid, seconds)
-        self.tool.pace(0)
-        return found
+        return await offer(self.tool, self.pid, packets_per_s, seconds)
 
 
 @asynccontextmanager

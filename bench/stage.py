@@ -121,10 +121,7 @@ class Stage:
 
     async def offer(self, packets_per_s: int, seconds: float) -> dict[str, Any]:
         """A fixed rate of track 0, whatever comes of it."""
-        self.tool.pace(packets_per_s)
-        found = await self.measure(seconds)
-        self.tool.pace(0)
-        return found
+        return await offer(self.tool, self.pid, packets_per_s, seconds)
 
     async def measure(self, seconds: float) -> dict[str, Any]:
         """What happens meanwhile, after a moment to settle."""
@@ -142,6 +139,14 @@ async def in_turn(all_of: list[Any], at_once: int, do: Callable[[Any], Awaitable
     async with asyncio.TaskGroup() as tasks:
         for _ in range(min(at_once, len(all_of))):
             tasks.create_task(work())
+
+
+async def offer(tool: Load, pid: int, packets_per_s: int, seconds: float) -> dict[str, Any]:
+    """What happens at a fixed rate of track 0."""
+    tool.pace(packets_per_s)
+    found = await measure(tool, pid, seconds)
+    tool.pace(0)
+    return found
 
 
 async def measure(tool: Load, pid: int, seconds: float) -> dict[str, Any]:
