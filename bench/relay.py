@@ -1,7 +1,7 @@
 """The floor of a latency: a relay without any feature (`engine/bench/src/relay`) under the same load tool.
 
-Everybody has the same keys, so that receivers open what the publisher sealed; nothing is joined, negotiated or
-answered. Not here: what its numbers stand beside (`bench.scenarios.a_fanout`).
+It opens each packet and seals it for each receiver, as SRTP demands. Everybody has the same keys; nothing is joined,
+negotiated or answered. Not here: what its numbers stand beside (`bench.scenarios.a_fanout`).
 """
 
 import asyncio
@@ -53,13 +53,17 @@ async def relay(receivers: int, media: Media, *, joins: bool, sample: int) -> As
             str(server.fileno()),
             "gso" if joins else "plain",
             *(str(one.getsockname()[1]) for one in others),
+            stdin=asyncio.subprocess.PIPE,
             pass_fds=[server.fileno()],
         )
+        material = secrets.token_bytes(MATERIAL_BYTES)
+        assert process.stdin is not None
+        process.stdin.write(material)
         try:
             machine.pin(process.pid, machine.SERVER)
             async with load(binary, [one.fileno() for one in (publisher, *others)]) as tool:
                 machine.pin(tool.pid, machine.LOAD)
-                _introduce(tool, publisher, others)
+                _introduce(tool, (publisher, *others), material)
                 tool.send(Sending.new(0, 0, 0, "0", media))
                 tool.manner(sample=sample, stamps=True)
                 await asyncio.sleep(WARM_UP_S)
@@ -70,10 +74,7 @@ async def relay(receivers: int, media: Media, *, joins: bool, sample: int) -> As
             await process.wait()
 
 
-def _introduce(tool: Load, publisher: socket.socket, others: list[socket.socket]) -> None:
-    material = secrets.token_bytes(MATERIAL_BYTES)
+def _introduce(tool: Load, people: tuple[socket.socket, ...], material: bytes) -> None:
     password = "x" * PASSWORD_CHARS  # nobody checks
-    for number, one in enumerate((publisher, *others)):
-        # The publisher seals with the client's keys, and who is no client opens with them.
-        is_client = one is publisher
-        tool.add(number, Keyed(one.fileno(), PROFILE, material, password, is_client))
+    for number, one in enumerate(people):
+        tool.add(number, Keyed(one.fileno(), PROFILE, material, password))

@@ -1,9 +1,10 @@
 """A: one publisher of video, 10 to 1,000 receivers, the data-plane thread saturated; with and without GSO.
 
-Added latency is measured at half and at four fifths of the rate that was reached with 100 receivers: from the
-publisher's stamp to the kernel's stamp in the receiver's socket; in turn with that of a relay without any feature at
-the same rate, which is what the machine and the load tool add themselves. One saturated run has receivers with UDP_GRO: the
-kernel then does not cut GSO messages on the sender's account, as with a card that does it.
+Added latency is measured at half and at four fifths of the rate that was reached with 100 receivers just before, read
+and stamped alike, for the machine's speed changes: from the publisher's stamp to the kernel's stamp in the receiver's
+socket; in turn with that of a relay without any feature at the same rate, which is what the machine and the load tool
+add themselves. One saturated run has receivers with UDP_GRO: the kernel then does not cut GSO messages on the
+sender's account, as with a card that does it.
 """
 
 import statistics
@@ -49,26 +50,22 @@ async def _size(receivers: int, setting: Setting, effort: Effort) -> Result:
         if is_main:
             scene.tool.manner(whole=True)
             result["read_whole"] = await scene.saturate(effort.seconds)
-            rate = statistics.median(run["sent"] / run["wall_s"] for run in runs)
             scene.tool.manner(sample=LATENCY_SAMPLE, stamps=True)
-            result |= await _latencies(scene, receivers, rate, setting, effort)
+            result |= await _latencies(scene, receivers, setting, effort)
         return result
 
 
-async def _latencies(
-    scene: Stage, receivers: int, rate: float, setting: Setting, effort: Effort
-) -> Result:
+async def _latencies(scene: Stage, receivers: int, setting: Setting, effort: Effort) -> Result:
     joins = "PARLEY_NO_GSO" not in setting.environment
-    media = video(JOIN_RATE)
-    found: Result = {}
-    async with relay(receivers, media, joins=joins, sample=LATENCY_SAMPLE) as bare:
-        for name, share in SHARES.items():
-            packets_per_s = max(int(rate * share), 1)
-            ours, theirs = [], []
-            for _ in range(effort.repeats):
-                ours.append(await scene.offer(packets_per_s, LATENCY_S))
-                theirs.append(await bare.offer(packets_per_s, LATENCY_S))
-            found[name] = {"packets_per_s": packets_per_s, "ours": ours, "relay": theirs}
+    found: Result = {name: {"ours": [], "relay": []} for name in SHARES}
+    async with relay(receivers, video(JOIN_RATE), joins=joins, sample=LATENCY_SAMPLE) as bare:
+        for _ in range(effort.repeats):
+            most = await scene.saturate(LATENCY_S)
+            for name, share in SHARES.items():
+                packets_per_s = max(int(most["sent"] / most["wall_s"] * share), 1)
+                for who, of in (("ours", scene), ("relay", bare)):
+                    run = await of.offer(packets_per_s, LATENCY_S)
+                    found[name][who].append({"packets_per_s": packets_per_s, **run})
     return found
 
 

@@ -1,16 +1,17 @@
-"""Janus: the same sender and receivers, one video to ten viewers at 25,000 and 50,000 copies/s; Janus, then ours.
+"""Janus: the same sender and receivers, one video to ten viewers at 25,000 and 50,000 copies/s; in turn with ours.
 
-Ten, because Janus runs an event loop per viewer and is cheapest per copy with few of them.
+In turn, because the machine's speed changes. Ten, because Janus runs an event loop per viewer and is cheapest per copy with few of them.
 """
 
 import statistics
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from bench.cast import Cast, video
 from bench.goals import Goal, at_least, told
 from bench.janus import Absent, janus_stage
 from bench.scenarios.scenario import Effort, Result, Scenario
-from bench.stage import Setting, measure, stage
+from bench.stage import Setting, offer, stage
 
 VIEWERS: Final = 10
 RATES: Final = (25_000, 50_000)  # copies/s
@@ -20,37 +21,32 @@ MODES: Final[dict[str, dict[str, str]]] = {"sendmmsg": {"PARLEY_NO_GSO": "1"}, "
 
 async def run(setting: Setting, effort: Effort, ceiling: float) -> Result:
     found: Result = {"viewers": VIEWERS}
-    try:
-        found["janus"] = await _janus(effort)
-    except Absent as why:
-        found["skipped"] = str(why)
-    for mode, environment in MODES.items():
-        found[mode] = await _ours(Setting(setting.shards, environment), effort)
-    return found
-
-
-async def _janus(effort: Effort) -> Result:
     media = video(JOIN_RATE)
-    async with janus_stage(VIEWERS) as scene:
-        await scene.join(media, 4)
-        runs: Result = {"version": scene.version}
+    async with AsyncExitStack() as scenes:
+        running = {}
+        try:
+            janus = await scenes.enter_async_context(janus_stage(VIEWERS))
+            await janus.join(media, 4)
+            found["janus"] = {"version": janus.version}
+            running["janus"] = (janus.tool, janus.pid)
+        except Absent as why:
+            found["skipped"] = str(why)
+        cast = Cast(listeners=VIEWERS, media=(media,), is_unlimited=True)
+        for mode, environment in MODES.items():
+            ours = await scenes.enter_async_context(
+                stage(cast, Setting(setting.shards, environment))
+            )
+            await ours.join()
+            found[mode] = {}
+            running[mode] = (ours.tool, ours.pid)
+        for tool, _ in running.values():
+            tool.pace(0)
         for rate in RATES:
-            scene.tool.pace(rate // VIEWERS)
-            runs[str(rate)] = [
-                await measure(scene.tool, scene.pid, effort.seconds) for _ in range(effort.repeats)
-            ]
-        return runs
-
-
-async def _ours(setting: Setting, effort: Effort) -> Result:
-    cast = Cast(listeners=VIEWERS, media=(video(JOIN_RATE),), is_unlimited=True)
-    async with stage(cast, setting) as scene:
-        await scene.join()
-        runs: Result = {}
-        for rate in RATES:
-            scene.tool.pace(rate // VIEWERS)
-            runs[str(rate)] = [await scene.measure(effort.seconds) for _ in range(effort.repeats)]
-        return runs
+            for _ in range(effort.repeats):
+                for who, (tool, pid) in running.items():
+                    one = await offer(tool, pid, rate // VIEWERS, effort.seconds)
+                    found[who].setdefault(str(rate), []).append(one)
+    return found
 
 
 def _middle(runs: list[dict[str, Any]]) -> float:

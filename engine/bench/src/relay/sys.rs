@@ -5,6 +5,8 @@ use std::mem::zeroed;
 use std::ops::Range;
 use std::os::fd::RawFd;
 
+use parley_core::srtp::Session;
+
 /// Most messages of one call.
 const BATCH: usize = 64;
 /// Most datagrams of one read: joined they still fit one message.
@@ -50,13 +52,14 @@ impl Batch {
     }
 }
 
-/// The same bytes to many ports of the loopback.
+/// The same packets to many ports of the loopback, to each with keys of its own.
 pub struct Copies {
-    to: Vec<libc::sockaddr_in>,
+    to: Vec<(libc::sockaddr_in, Session)>,
+    slots: Box<[[u8; ROOM]; BATCH]>,
 }
 
 impl Copies {
-    pub fn new(ports: &[u16]) -> Self {
+    pub fn new(ports: &[u16], session: impl Fn() -> Session) -> Self {
         let to = ports.iter().map(|port| libc::sockaddr_in {
             sin_family: libc::AF_INET as _,
             sin_port: port.to_be(),
@@ -65,53 +68,84 @@ impl Copies {
             },
             sin_zero: [0; 8],
         });
-        Self { to: to.collect() }
+        Self {
+            to: to.map(|to| (to, session())).collect(),
+            slots: Box::new([[0; ROOM]; BATCH]),
+        }
     }
 
-    /// These datagrams, equally long, to everybody; several are one message that the kernel cuts (UDP_SEGMENT).
-    pub fn send(&mut self, fd: RawFd, batch: &mut Batch, which: Range<usize>) {
+    /// These packets, padded to the longest, to everybody; several are one message that the kernel cuts (UDP_SEGMENT).
+    pub fn send(&mut self, fd: RawFd, batch: &Batch, which: Range<usize>) {
         // SAFETY: all three are plain C data; all zeros means "nothing".
         let (mut messages, mut vectors, mut control): (
             [libc::mmsghdr; BATCH],
-            [libc::iovec; READ],
+            [libc::iovec; BATCH],
             [u64; 3],
         ) = unsafe { (zeroed(), zeroed(), zeroed()) };
-        let count = which.len();
-        let segment = batch.lens[which.start];
-        for (vector, at) in vectors.iter_mut().zip(which) {
-            vector.iov_base = batch.bytes[at].as_mut_ptr().cast();
-            vector.iov_len = batch.lens[at];
-        }
-        let mut pattern = messages[0].msg_hdr;
-        pattern.msg_namelen = size_of::<libc::sockaddr_in>() as _;
-        pattern.msg_iov = vectors.as_mut_ptr();
-        pattern.msg_iovlen = count;
-        if count > 1 {
-            pattern.msg_control = control.as_mut_ptr().cast();
-            pattern.msg_controllen = size_of_val(&control);
-            // SAFETY: `control` is aligned and long enough for one header and its two bytes.
-            unsafe {
-                let header = libc::CMSG_FIRSTHDR(&pattern);
-                (*header).cmsg_level = libc::SOL_UDP;
-                (*header).cmsg_type = libc::UDP_SEGMENT;
-                (*header).cmsg_len = libc::CMSG_LEN(2) as _;
-                libc::CMSG_DATA(header)
-                    .cast::<u16>()
-                    .write_unaligned(segment as u16);
+        let lens = &batch.lens[which.clone()];
+        let (count, longest) = (lens.len(), *lens.iter().max().expect("at least one"));
+        for to in self.to.chunks_mut(BATCH / count) {
+            let mut slots = self.slots.iter_mut().zip(&mut vectors);
+            let mut sealed = 0;
+            for (_, session) in to.iter_mut() {
+                let packets = &batch.bytes[which.clone()];
+                for ((packet, &len), (slot, vector)) in packets.iter().zip(lens).zip(slots.by_ref())
+                {
+                    slot[..len].copy_from_slice(&packet[..len]);
+                    pad(&mut slot[..longest], len);
+                    sealed = session.sender.rtp(slot, longest).unwrap_or(longest);
+                    vector.iov_base = slot.as_mut_ptr().cast();
+                    vector.iov_len = sealed;
+                }
             }
-        }
-        for to in self.to.chunks_mut(BATCH) {
-            for (message, to) in messages.iter_mut().zip(to.iter_mut()) {
-                message.msg_hdr = pattern;
-                message.msg_hdr.msg_name = std::ptr::from_mut(to).cast();
+            if count > 1 {
+                write_segment(&mut control, sealed as u16);
             }
-            let mut done = 0;
-            while done < to.len() {
-                let (next, left) = (messages[done..].as_mut_ptr(), to.len() - done);
-                // SAFETY: `left` headers from there on, whose address, vectors and control live through the call.
-                let sent = unsafe { libc::sendmmsg(fd, next, left as _, 0) };
-                done += sent.max(1) as usize; // what the kernel refuses is lost
+            for (at, (message, (to, _))) in messages.iter_mut().zip(to.iter_mut()).enumerate() {
+                let header = &mut message.msg_hdr;
+                header.msg_name = std::ptr::from_mut(to).cast();
+                header.msg_namelen = size_of::<libc::sockaddr_in>() as _;
+                header.msg_iov = &mut vectors[at * count];
+                header.msg_iovlen = count;
+                if count > 1 {
+                    header.msg_control = control.as_mut_ptr().cast();
+                    header.msg_controllen = size_of_val(&control);
+                }
             }
+            send_all(fd, &mut messages[..to.len()]);
         }
+    }
+}
+
+/// From so many bytes to all of them (RFC 3550 section 5.1).
+fn pad(packet: &mut [u8], from: usize) {
+    let padding = &mut packet[from..];
+    let Some(last) = padding.len().checked_sub(1) else {
+        return;
+    };
+    padding.fill(0);
+    padding[last] = padding.len() as u8;
+    packet[0] |= 0x20;
+}
+
+/// The control message that has a message cut into datagrams of so many bytes.
+fn write_segment(control: &mut [u64; 3], bytes: u16) {
+    let header: *mut libc::cmsghdr = control.as_mut_ptr().cast();
+    // SAFETY: `control` is aligned and long enough for one header and its two bytes.
+    unsafe {
+        (*header).cmsg_level = libc::SOL_UDP;
+        (*header).cmsg_type = libc::UDP_SEGMENT;
+        (*header).cmsg_len = libc::CMSG_LEN(2) as _;
+        libc::CMSG_DATA(header).cast::<u16>().write_unaligned(bytes);
+    }
+}
+
+/// What the kernel refuses is lost. Names, vectors and control messages of the headers are the caller's, and live.
+fn send_all(fd: RawFd, mut messages: &mut [libc::mmsghdr]) {
+    while !messages.is_empty() {
+        let (first, left) = (messages.as_mut_ptr(), messages.len());
+        // SAFETY: `left` headers from there on; what they point at lives through the call.
+        let sent = unsafe { libc::sendmmsg(fd, first, left as _, 0) };
+        messages = &mut messages[sent.max(1) as usize..];
     }
 }
