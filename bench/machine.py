@@ -42,16 +42,21 @@ class Cpu:
         )
 
 
+def _data_plane(pid: int) -> list[Path]:
+    """Its data-plane threads, in the order of their ids."""
+    tasks = sorted(Path(f"/proc/{pid}/task").iterdir(), key=lambda task: int(task.name))
+    return [task for task in tasks if (task / "comm").read_text().startswith(ENGINE_THREAD)]
+
+
 def cpu(pid: int) -> Cpu:
     """utime + stime of the process; scheduler statistics of its data-plane thread."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     waited_ns = 0
     shards_ns: list[int] = []
-    for task in sorted(Path(f"/proc/{pid}/task").iterdir(), key=lambda task: int(task.name)):
-        if (task / "comm").read_text().startswith(ENGINE_THREAD):
-            words = (task / "schedstat").read_text().split()
-            shards_ns.append(int(words[0]))
-            waited_ns += int(words[1])
+    for task in _data_plane(pid):
+        words = (task / "schedstat").read_text().split()
+        shards_ns.append(int(words[0]))
+        waited_ns += int(words[1])
     return Cpu(
         (int(fields[11]) + int(fields[12])) / _TICKS_PER_S,
         sum(shards_ns) / 1e9,
@@ -86,6 +91,15 @@ def pin(pid: int, cpu: int | None) -> None:
         return
     for task in Path(f"/proc/{pid}/task").iterdir():
         os.sched_setaffinity(int(task.name), {all_cpus[cpu]})
+
+
+def rotate(pid: int, by: int) -> None:
+    """The data-plane threads of a process in turn to two CPUs, so many further; on a machine with one: nothing."""
+    all_cpus = sorted(os.sched_getaffinity(0))
+    if len(all_cpus) < 2:
+        return
+    for place, task in enumerate(_data_plane(pid)):
+        os.sched_setaffinity(int(task.name), {all_cpus[(place + by) % 2]})
 
 
 def resident_bytes(pid: int) -> int:
