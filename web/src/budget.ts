@@ -9,10 +9,18 @@ const SAVED_BPS = 400_000;
 export class Budget {
   private saves = false;
 
-  constructor(private readonly room: Room) {
+  /** `onLost`: the server forgot it with the connection, and could not be asked again. */
+  constructor(
+    private readonly room: Room,
+    onLost: () => void,
+  ) {
     // A connection begun afresh knows nothing of it.
     room.on(RoomEvent.Reconnected, () => {
-      if (this.saves) void this.say().catch(() => undefined);
+      if (!this.saves) return;
+      void this.say().catch(() => {
+        this.saves = false;
+        onLost();
+      });
     });
   }
 

@@ -76,7 +76,10 @@ class Toolbar {
       "Share screen",
       tried("Screen sharing", () => me.setScreenShareEnabled(!me.isScreenShareEnabled)),
     ).element;
-    this.budget = new Budget(room);
+    this.budget = new Budget(room, () => {
+      announce("Saving data ended with the connection");
+      this.refresh();
+    });
     this.save = control(
       "save",
       "Save data",
