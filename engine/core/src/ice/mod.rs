@@ -116,7 +116,7 @@ pub struct Ice {
     last_conflict: Option<Micros>,
     conflicts: u8,
     last_heard: Micros,
-    /// Consent of a connection that hung up: until then its peer may open another one.
+    /// Consent of a pair that was lost before its end: until then its peer may come back on another one.
     awaited_until: Option<Micros>,
     is_silent: bool,
     is_expired: bool,
@@ -439,18 +439,25 @@ impl Ice {
 
     /// Another transport took this 5-tuple over by an authenticated check; the plane knows already.
     pub fn forget(&mut self, path: &Path) {
-        if let Some(at) = self.position(path) {
-            self.remove_pair(at);
+        if self.lose(path) {
             self.changes.pop();
         }
     }
 
     /// The connection that was this pair is closed (RFC 6544 section 9): nothing can be sent there any more.
     pub fn hung_up(&mut self, path: &Path) {
-        if let Some(at) = self.position(path) {
-            self.awaited_until = Some(Micros(self.pairs[at].consent_at.0 + CONSENT_US));
-            self.remove_pair(at);
-        }
+        self.lose(path);
+    }
+
+    /// A pair ends before its consent does. False: there is none.
+    fn lose(&mut self, path: &Path) -> bool {
+        let Some(at) = self.position(path) else {
+            return false;
+        };
+        let end = Micros(self.pairs[at].consent_at.0 + CONSENT_US);
+        self.awaited_until = self.awaited_until.max(Some(end));
+        self.remove_pair(at);
+        true
     }
 
     /// A response to one of our checks.

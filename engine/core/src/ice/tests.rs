@@ -411,3 +411,26 @@ fn a_closed_connection_is_awaited_while_its_consent_lasts() {
     scene.pass(60_000, true);
     assert_eq!(scene.told(Change::Expired), [40_000]);
 }
+
+/// Its peer has as long to come back as its consent would have lasted, and no longer.
+#[test]
+fn a_transport_whose_only_5_tuple_was_taken_over_ends_with_its_consent() {
+    let mut scene = Scene::new(false);
+    scene.check(1, Role::Controlling, true);
+    scene.pass(6_000, false);
+    scene.ice.forget(&path(1));
+    assert_eq!(scene.ice.take_change(), None, "the plane knows");
+    scene.pass(54_000, false);
+    assert_eq!(scene.told(Change::Expired), [30_000]);
+    assert_eq!(scene.ice.timeout(), None);
+
+    let mut scene = Scene::new(false);
+    scene.check(1, Role::Controlling, true);
+    scene.pass(6_000, false);
+    scene.ice.forget(&path(1));
+    scene.pass(10_000, false);
+    scene.check(2, Role::Controlling, true);
+    assert_eq!(scene.ice.active(), Some(&path(2)));
+    scene.pass(60_000, true);
+    assert_eq!(scene.told(Change::Expired), []);
+}

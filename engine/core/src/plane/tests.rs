@@ -120,6 +120,8 @@ fn a_path_in_use_cannot_be_taken_over() {
     assert!(out.sent.is_empty());
     assert_eq!(plane.paths[&path(1)], A);
     // The port was given to somebody else, long after its owner fell silent.
+    plane.tick(START.plus_ms(5_050), &mut out);
+    assert!(out.events.contains(&Event::Silent(A)));
     validate(&mut plane, B, 1, START.plus_ms(5_100), &mut out);
     assert_eq!(plane.paths[&path(1)], B);
     assert_eq!(
@@ -133,6 +135,12 @@ fn a_path_in_use_cannot_be_taken_over() {
         0
     );
     assert!(out.events.contains(&Event::Validated(B)));
+    // Who lost it is not waited for any longer than anybody else without consent.
+    plane.tick(START.plus_ms(5_200), &mut out);
+    while let Some(due) = plane.timeout().filter(|due| *due <= START.plus_ms(31_000)) {
+        plane.tick(due, &mut out);
+    }
+    assert!(out.events.contains(&Event::Expired(A)));
 }
 
 #[test]
