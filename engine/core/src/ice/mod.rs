@@ -546,7 +546,8 @@ impl Ice {
         }
         let silent = (self.first_validated.is_some() && !self.is_silent)
             .then_some(Micros(self.last_heard.0 + SILENT_US));
-        let awaited = self.awaited_until.filter(|_| self.pairs.is_empty());
+        let is_awaited = self.first_validated.is_some() && self.pairs.is_empty();
+        let awaited = self.awaited_until.filter(|_| is_awaited);
         let pairs = self.pairs.iter().map(|pair| self.pair_timeout(pair));
         pairs.chain(silent).chain(awaited).min()
     }

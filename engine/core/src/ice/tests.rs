@@ -434,3 +434,14 @@ fn a_transport_whose_only_5_tuple_was_taken_over_ends_with_its_consent() {
     scene.pass(60_000, true);
     assert_eq!(scene.told(Change::Expired), []);
 }
+
+#[test]
+fn a_restarted_transport_that_nobody_uses_wakes_nobody() {
+    let mut scene = Scene::new(false);
+    scene.check(1, Role::Controlling, true);
+    scene.ice.hung_up(&path(1));
+    scene.pass(40_000, false);
+    assert_eq!(scene.told(Change::Expired), [30_000]);
+    scene.ice.restart(NEW.0, NEW.1, scene.now);
+    assert_eq!(scene.ice.timeout(), None);
+}
