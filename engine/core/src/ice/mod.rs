@@ -116,7 +116,8 @@ pub struct Ice {
     last_conflict: Option<Micros>,
     conflicts: u8,
     last_heard: Micros,
-    /// Consent of a pair that was lost before its end: until then its peer may come back on another one.
+    /// Without any pair, the peer may come until then: as long as the consent of a pair that was lost before would have
+    /// lasted, or after a restart.
     awaited_until: Option<Micros>,
     is_silent: bool,
     is_expired: bool,
@@ -178,6 +179,7 @@ impl Ice {
             self.first_validated = None;
             self.last_heard = now;
         }
+        self.awaited_until = Some(Micros(now.0 + CONSENT_US));
         self.conflicts = 0;
         (serial, forgotten)
     }

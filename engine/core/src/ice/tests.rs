@@ -436,6 +436,33 @@ fn a_transport_whose_only_5_tuple_was_taken_over_ends_with_its_consent() {
 }
 
 #[test]
+fn a_restart_outlives_the_pair_that_ends_meanwhile() {
+    let restarted = || {
+        let mut scene = Scene::new(false);
+        scene.check(1, Role::Controlling, true);
+        scene.pass(29_000, false);
+        scene.ice.restart(NEW.0, NEW.1, scene.now);
+        let (ice, out) = (&mut scene.ice, &mut scene.out);
+        ice.set_remote(THEIRS.0, THEIRS.1, scene.now, out);
+        (scene.serial, scene.password) = (1, NEW.1);
+        scene
+    };
+    let mut scene = restarted();
+    scene.pass(3_000, false);
+    assert_eq!(
+        scene.check(2, Role::Controlling, true),
+        Some((Class::Success, None))
+    );
+    assert_eq!(scene.ice.active(), Some(&path(2)));
+    scene.pass(60_000, true);
+    assert_eq!(scene.told(Change::Expired), []);
+    // Nobody uses it.
+    let mut scene = restarted();
+    scene.pass(90_000, false);
+    assert_eq!(scene.told(Change::Expired), [59_000]);
+}
+
+#[test]
 fn a_restarted_transport_that_nobody_uses_wakes_nobody() {
     let mut scene = Scene::new(false);
     scene.check(1, Role::Controlling, true);
