@@ -410,8 +410,8 @@ impl Plane {
             self.current = Some(holder);
             self.router
                 .release(now, &mut Egress::new(&mut self.table, out));
-            self.current = None;
         }
+        self.current = None; // a command that panics now is nobody's fault of these
     }
 
     /// See `Router::hold_us`.

@@ -170,10 +170,21 @@ fn quarantine_takes_the_one_that_was_being_served() {
     let (mut plane, mut out) = two_transports();
     validate(&mut plane, A, 1, START, &mut out);
     validate(&mut plane, B, 2, START, &mut out);
+    let mut sound = [0x80, 111, 0, 1];
+    plane.receive_in_batch(&path(2), &mut sound, START, &mut out);
     assert_eq!(plane.quarantine(&mut out), Some(B));
     assert_eq!(plane.quarantine(&mut out), None);
     assert!(plane.paths.contains_key(&path(1)));
     assert!(!plane.paths.contains_key(&path(2)));
+}
+
+/// S15: a command that panics costs nobody who was served before it.
+#[test]
+fn nobody_is_being_served_behind_a_batch() {
+    let (mut plane, mut out) = two_transports();
+    validate(&mut plane, A, 1, START, &mut out);
+    assert_eq!(plane.quarantine(&mut out), None);
+    assert!(plane.paths.contains_key(&path(1)));
 }
 
 #[test]
