@@ -4,8 +4,9 @@
 
 use crate::id::Micros;
 
-use super::publication::NONE;
+use super::publication::{Publication, NONE};
 use super::steps::Steps;
+use super::subscription::{Egress, Subscription};
 use super::{Router, Sink};
 
 /// The highest live step up to `max`, else the lowest live one above it: a picture too large is better than
@@ -27,6 +28,31 @@ pub const fn choose(live: Steps, max: u8) -> u8 {
     }
 }
 
+/// Whether nothing is to be sent: the subscriber said so, or its link or the CPU do not carry it.
+fn is_idle(hot: &Egress, cold: &Subscription, is_braked: bool) -> bool {
+    hot.paused || cold.starved || cold.is_shed || is_braked && hot.video
+}
+
+/// The step to send: the best live one that is wanted and carried.
+pub(super) fn fitting(
+    publication: &Publication,
+    hot: &Egress,
+    cold: &Subscription,
+    is_braked: bool,
+) -> u8 {
+    if is_idle(hot, cold, is_braked) {
+        return NONE;
+    }
+    if !hot.video {
+        return 0;
+    }
+    let wish = publication.wish(cold.max_layer, cold.max_fps);
+    choose(
+        publication.live_steps(),
+        wish.min(cold.cap).min(cold.allowed),
+    )
+}
+
 impl Router {
     /// Choose the layer anew and ask for a key frame if that needs one.
     pub(super) fn retarget(&mut self, sub: u32, now: Micros, sink: &mut impl Sink) {
@@ -46,18 +72,7 @@ impl Router {
         let Some(cold) = &mut self.subscriptions[sub as usize] else {
             return false;
         };
-        let is_held_back = cold.starved || cold.is_shed || is_braked && hot.video;
-        hot.target_step = match (hot.paused || is_held_back, hot.video) {
-            (true, _) => NONE,
-            (false, true) => {
-                let wish = publication.wish(cold.max_layer, cold.max_fps);
-                choose(
-                    publication.live_steps(),
-                    wish.min(cold.cap).min(cold.allowed),
-                )
-            }
-            (false, false) => 0,
-        };
+        hot.target_step = fitting(publication, hot, cold, is_braked);
         hot.target = publication.carrier_of(hot.target_step);
         let goes_on = hot.current != NONE && hot.current == hot.target;
         if goes_on && hot.video && !hot.selective && publication.is_partial(hot.target_step) {
@@ -65,7 +80,7 @@ impl Router {
             let newest = hot.last_sequence.wrapping_sub(hot.deltas.sequence);
             cold.thin_out(hot, newest);
         }
-        if hot.paused || is_held_back {
+        if is_idle(hot, cold, is_braked) {
             hot.current = NONE;
         }
         // A key frame of a codec that the subscriber has not would be in vain.

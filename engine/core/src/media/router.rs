@@ -17,6 +17,7 @@ use super::clock::Offset;
 use super::fanout::Held;
 use super::filling::Blank;
 use super::gather::Gathering;
+use super::layers::fitting;
 use super::levels::Levels;
 use super::loudest::{Stage, Voice};
 use super::mirror::Neighbours;
@@ -302,7 +303,7 @@ impl Router {
             // A repeat must equal its original, whose payload type may have been another.
             cold.segments.clear();
             egress.current = NONE;
-            egress.target_step = entry.wish(cold.max_layer, cold.max_fps);
+            egress.target_step = fitting(entry, egress, cold, self.shedding.is_braked);
             egress.target = entry.carrier_of(egress.target_step);
         }
         entry.keys_wanted |= live;

@@ -280,6 +280,38 @@ fn a_paused_subscription_gets_nothing_and_resumes_at_a_key_frame() {
 }
 
 #[test]
+fn a_paused_subscription_gets_nothing_after_a_renegotiation() {
+    let mut story = Story::new();
+    story.publish(1, ALICE, camera());
+    story.subscribe(1, BOB, screen(77), 1);
+    story.publish(2, ALICE, microphone());
+    story.subscribe(2, BOB, speaker(90), 2);
+    let mut alice = (Source::new(1_000, 96, 10), Source::new(2_000, 111, 10));
+    let mut speak = |story: &mut Story| {
+        for packet in alice.0.frame(true, 1) {
+            story.rtp(ALICE, &packet);
+        }
+        story.rtp(ALICE, &alice.1.sound());
+        story.pass(33);
+        story.seen(BOB).len()
+    };
+    assert_eq!(speak(&mut story), 2);
+    for id in [1, 2] {
+        story.layer(id, 2, true);
+    }
+    assert_eq!(speak(&mut story), 0);
+    for (id, mut stream) in [(1, camera()), (2, microphone())] {
+        stream.extensions.playout_delay = 12;
+        story.router.update_publication(PublicationId(id), stream);
+    }
+    assert_eq!((speak(&mut story), speak(&mut story)), (0, 0));
+    for id in [1, 2] {
+        story.layer(id, 2, false);
+    }
+    assert_eq!(speak(&mut story), 2);
+}
+
+#[test]
 fn padding_is_closed_up() {
     let mut story = Story::new();
     story.publish(1, ALICE, camera());

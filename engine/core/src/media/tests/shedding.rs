@@ -186,6 +186,28 @@ fn a_brake_stops_all_video_and_tells_nobody() {
     assert_eq!(room.told(), (vec![], vec![]));
 }
 
+#[test]
+fn what_is_held_back_stays_so_after_a_renegotiation() {
+    let mut room = Room::new();
+    room.allot(Some(0));
+    room.run(200);
+    assert_eq!(room.sizes(), [0; VIEWERS as usize]);
+    room.forget();
+    let mut stream = ReceiveStream {
+        ssrcs: vec![(1, 0), (2, 0), (3, 0)],
+        ..camera()
+    };
+    stream.extensions.playout_delay = 12;
+    let id = PublicationId(1);
+    room.story.router.update_publication(id, stream);
+    room.run(400);
+    let all = &room.story.record.rtp;
+    assert!(all.iter().all(|one| one.header.ssrc == 60), "sound only");
+    room.allot(None);
+    room.run(1_000);
+    assert_eq!(room.sizes(), [3; VIEWERS as usize]);
+}
+
 /// A wish, a link and the CPU: each may pause a picture, and all must agree that it goes on.
 #[test]
 fn what_the_subscriber_paused_is_not_told() {
