@@ -52,6 +52,13 @@ impl Held {
     pub(super) fn clear(&mut self) {
         self.packets.clear();
     }
+
+    /// The numbers of a layer mean nothing any more.
+    pub(super) fn forget(&mut self, publication: u32, layer: u8) {
+        if self.publication == publication {
+            self.packets.retain(|packet| packet.layer != layer);
+        }
+    }
 }
 
 /// What copies of one publication touch.

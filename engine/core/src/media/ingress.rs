@@ -97,7 +97,7 @@ impl Router {
             ));
         }
         if admitted.restarted {
-            self.held.clear(); // their numbers mean nothing any more
+            self.held.forget(stream.publication, stream.layer);
             end_segments(publication, &mut self.egress, stream.layer);
         }
         if !publication.open {

@@ -140,6 +140,31 @@ fn a_restart_forgets_what_was_held() {
     }
 }
 
+/// Nor does it cost what another track of the same peer sent in the same batch.
+#[test]
+fn a_restart_keeps_what_is_held_of_others() {
+    let (mut story, mut alice) = watched_by_two();
+    let shown = ReceiveStream {
+        mid: "9".into(),
+        ssrcs: vec![(3_000, 3_001)],
+        ..camera()
+    };
+    story.publish(2, ALICE, shown);
+    story.subscribe(3, BOB, screen(90), 2);
+    let mut shown = Source::new(3_000, 96, 10);
+    story.rtp(ALICE, &alice.frame(true, 1).remove(0));
+    story.rtp(ALICE, &shown.frame(true, 1).remove(0));
+    story.rtp_in_batch(ALICE, &alice.frame(false, 1).remove(0));
+    let mut again = Source::new(3_000, 96, 40_000);
+    for packet in again.frame(false, 4) {
+        story.rtp_in_batch(ALICE, &packet);
+    }
+    story.router.release(story.now, &mut story.record);
+    let seen = story.seen(BOB);
+    let of = |ssrc| seen.iter().filter(|one| one.header.ssrc == ssrc).count();
+    assert_eq!((of(77), of(90)), (2, 1));
+}
+
 #[test]
 fn what_was_unpublished_meanwhile_goes_nowhere() {
     let (mut story, mut alice) = watched_by_two();
