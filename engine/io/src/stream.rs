@@ -220,7 +220,7 @@ impl Streams {
 
     fn is_full(&self, source: IpAddr) -> bool {
         let unproven = self.unproven.get(&source).copied().unwrap_or_default();
-        self.by_path.len() >= self.most || unproven >= MAX_UNPROVEN_PER_SOURCE
+        self.counters.open as usize >= self.most || unproven >= MAX_UNPROVEN_PER_SOURCE
     }
 
     /// Watch a connection from now on; its place.
@@ -376,7 +376,9 @@ impl Streams {
     fn forget(&mut self, at: usize) -> Option<Box<Connection>> {
         let connection = self.connections[at].take()?;
         self.free.push(at);
-        self.by_path.remove(&connection.path);
+        if self.by_path.get(&connection.path) == Some(&at) {
+            self.by_path.remove(&connection.path); // unless its peer has come back from the same port already
+        }
         if !connection.is_proven {
             self.proved(connection.source);
         }

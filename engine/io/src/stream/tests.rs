@@ -1,7 +1,8 @@
 //! Frames, limits per source, and who does not read.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, FromRawFd};
 
 use super::*;
 
@@ -145,4 +146,65 @@ fn who_does_not_read_loses_video_then_audio_then_the_connection() {
     fill(&mut scene, Traffic::Control, 1_000);
     assert_eq!(scene.streams.counters.stuck, 1);
     assert_eq!(scene.closed(), 1);
+}
+
+/// A connection that its peer tears down and opens again at once, from the same port: what ends is the old one.
+#[test]
+fn who_comes_back_from_the_same_port_is_answered() {
+    let mut scene = Scene::new();
+    let client = scene.connect();
+    let path = scene.path();
+    let port = client.local_addr().expect("bound").port();
+    reset(client);
+    let mut client = from_port(port, scene.address);
+    scene.look(NOW);
+    let mut frame = [0; MAX_FRAME_BYTES];
+    let mut reads = Streams::reads();
+    for at in scene.readable.clone() {
+        assert!(scene.streams.next(at, &mut frame, &mut reads).is_none());
+    }
+    assert_eq!(scene.closed(), 1);
+    assert_eq!(scene.streams.counters.open, 1);
+    scene.streams.send(&path, &[7; 20], Traffic::Control);
+    scene.streams.flush();
+    let mut answer = [0; 22];
+    client.read_exact(&mut answer).expect("an answer");
+    assert_eq!(answer[2..], [7; 20]);
+}
+
+/// Close as a program that crashed: what was sent and not read yet is thrown away, the port is free at once.
+fn reset(client: TcpStream) {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    let pointer: *const libc::linger = &linger;
+    let len = std::mem::size_of::<libc::linger>() as libc::socklen_t;
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_LINGER);
+    // SAFETY: the pointer and the length describe one live structure.
+    let result =
+        unsafe { libc::setsockopt(client.as_raw_fd(), level, option, pointer.cast(), len) };
+    assert_eq!(result, 0);
+}
+
+fn from_port(port: u16, to: SocketAddr) -> TcpStream {
+    let name = |address| sys::Name::new(address);
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers; the result is checked, and owned by nobody else.
+    let stream = unsafe {
+        let fd = sys::check(libc::socket(libc::AF_INET, kind, 0)).expect("a descriptor");
+        TcpStream::from_raw_fd(fd)
+    };
+    sys::set_option(&stream, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1).expect("an option");
+    let mut own = name((Ipv4Addr::LOCALHOST, port).into());
+    let mut to = name(to);
+    // SAFETY: each pointer and length describe one live socket address.
+    unsafe {
+        let fd = stream.as_raw_fd();
+        sys::check(libc::bind(fd, own.as_mut_ptr().cast(), own.len)).expect("the same port");
+        sys::check(libc::connect(fd, to.as_mut_ptr().cast(), to.len)).expect("accepted");
+    }
+    let limit = Some(std::time::Duration::from_secs(2));
+    stream.set_read_timeout(limit).expect("an option");
+    stream
 }
