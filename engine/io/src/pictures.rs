@@ -22,6 +22,8 @@ pub struct Pictures {
     pub sockets: Vec<Socket>,
     types: u128,
     until: Option<Micros>,
+    /// What is read now was left alone.
+    is_due: bool,
     /// Packets that were left alone.
     pub waited: u64,
 }
@@ -58,17 +60,23 @@ impl Pictures {
         self.until
     }
 
-    /// Whether the time of being left alone is over.
-    pub fn are_due(&self, now: Micros) -> bool {
-        self.until.is_some_and(|until| until <= now)
+    /// Whether the time of being left alone is over: then all of them are to be read.
+    pub fn are_due(&mut self, now: Micros) -> bool {
+        self.is_due = self.until.is_some_and(|until| until <= now);
+        if self.is_due {
+            self.until = None;
+        }
+        self.is_due
     }
 
-    /// So many were read just now, and no more are there: those that come now may wait so long.
+    /// So many of a socket were read just now, and no more are there: those that come now may wait so long.
     pub fn were_read(&mut self, count: usize, hold_us: u64, now: Micros) {
-        if self.until.is_some() {
+        if self.is_due {
             self.waited += count as u64;
         }
-        self.until = (hold_us > 0 && count > 0).then_some(Micros(now.0 + hold_us));
+        if hold_us > 0 && count > 0 {
+            self.until = Some(Micros(now.0 + hold_us));
+        }
     }
 }
 
@@ -215,12 +223,27 @@ mod tests {
         pictures.were_read(3, 700, now);
         assert_eq!(pictures.left_alone(), Some(Micros(1_000_700)));
         assert!(!pictures.are_due(Micros(1_000_699)) && pictures.are_due(Micros(1_000_700)));
+        assert_eq!(pictures.left_alone(), None, "until some were read");
         pictures.were_read(2, 700, Micros(1_000_750));
         assert_eq!(
             (pictures.waited, pictures.left_alone()),
             (2, Some(Micros(1_001_450)))
         );
+        assert!(pictures.are_due(Micros(1_001_450)));
         pictures.were_read(0, 700, Micros(1_001_500));
         assert_eq!((pictures.waited, pictures.left_alone()), (2, None));
+    }
+
+    /// Of two addresses one is idle, whichever is read first.
+    #[test]
+    fn an_idle_socket_does_not_end_it_for_another() {
+        let now = Micros(1_000_000);
+        for counts in [[3, 0], [0, 3]] {
+            let mut pictures = Pictures::default();
+            for count in counts {
+                pictures.were_read(count, 700, now);
+            }
+            assert_eq!(pictures.left_alone(), Some(Micros(1_000_700)));
+        }
     }
 }
