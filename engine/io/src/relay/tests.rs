@@ -86,7 +86,9 @@ fn who_floods_has_half_and_leaves_the_rest_to_others() {
     for port in 2..22 {
         relays.datagram(1, &path(port), &[2; 100], false);
     }
-    assert_eq!(relays.counters.passed_on, 512 + 32 + 20);
+    // One in 64 has its share in the flood's place, and nobody knows which.
+    let others = relays.counters.passed_on - 512 - 32;
+    assert!((12..=20).contains(&others), "{others} of 20");
     assert_eq!(flood(&mut relays, 100), 0);
     relays.publish();
     reader.look();
@@ -94,7 +96,7 @@ fn who_floods_has_half_and_leaves_the_rest_to_others() {
         assert!(reader.next().is_some());
     }
     reader.release();
-    assert_eq!(flood(&mut relays, 2_000), 200 - 32 - 20 + 32, "a new count");
+    assert_eq!(flood(&mut relays, 2_000), 200 - others, "a new count");
     for port in 0..200 {
         relays.datagram(1, &path(port), &[1; 100], true);
     }
