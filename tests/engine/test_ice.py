@@ -220,7 +220,7 @@ def test_a_taken_port_is_an_oserror(under_test: Rig) -> None:
 def test_more_addresses_than_a_thread_can_wait_for_are_refused() -> None:
     from sfu import _engine
 
-    with pytest.raises(OSError, match="1 to 31"):
+    with pytest.raises(ValueError, match="1 to 31"):
         _engine.Engine(listen=[f"127.0.0.{number}" for number in range(1, 33)], port=0)
 
 

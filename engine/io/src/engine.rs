@@ -30,7 +30,7 @@ const COMMANDS: usize = 65_536;
 /// Bytes of each socket buffer: about 20 ms at 1.6 Gbit/s.
 const SOCKET_BUFFER_BYTES: i32 = 4 << 20;
 /// Listen addresses of one engine: two sockets of each, the bell and the streams are bits of one word.
-const MAX_SOCKETS: usize = 31;
+pub const MAX_LISTEN: usize = 31;
 
 /// The command queue is full: a thread is stuck or hopelessly behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl Engine {
     /// # Errors
     /// When a port cannot be bound or the system gives no descriptors or thread.
     pub fn start(listen: &[IpAddr], port: u16, options: Options) -> io::Result<Self> {
-        if listen.is_empty() || listen.len() > MAX_SOCKETS {
+        if listen.is_empty() || listen.len() > MAX_LISTEN {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "1 to 31 listen addresses",
@@ -109,8 +109,7 @@ impl Engine {
             prepare(socket, options)?;
         }
         let mut pictures = Pictures::default();
-        // A thread waits for 64 descriptors at most.
-        if count == 1 && 2 * bound.sockets[0].len() + 2 <= 64 {
+        if count == 1 {
             pictures = Pictures::beside(&bound.sockets[0]);
             for socket in &pictures.sockets {
                 prepare(socket, options)?;

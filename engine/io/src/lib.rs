@@ -22,7 +22,7 @@ mod stream;
 mod sys;
 
 pub use command::Command;
-pub use engine::{Engine, Full, Options};
+pub use engine::{Engine, Full, Options, MAX_LISTEN};
 pub use interfaces::local_addresses;
 pub use probe::{fanout_ceiling, Ceiling};
 pub use relay::RelayCounters;

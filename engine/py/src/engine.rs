@@ -64,8 +64,11 @@ impl Engine {
         dscp: bool,
         shards: usize,
     ) -> PyResult<Self> {
-        if listen.is_empty() || listen.len() > 32 {
-            return Err(PyValueError::new_err("1 to 32 listen addresses"));
+        if !(1..=parley_io::MAX_LISTEN).contains(&listen.len()) {
+            let most = parley_io::MAX_LISTEN;
+            return Err(PyValueError::new_err(format!(
+                "1 to {most} listen addresses"
+            )));
         }
         let parse = |text: &String| {
             let why = |_| PyValueError::new_err(format!("not an address: {text}"));
