@@ -618,8 +618,8 @@ impl Plane {
         }
     }
 
-    /// Bring the tables up to date with what a transport's ICE did, and tell.
-    fn settle(&mut self, id: TransportId, out: &mut impl Output) {
+    /// Bring the tables up to date with what a transport's ICE did, and tell. When it is due.
+    fn settle(&mut self, id: TransportId, out: &mut impl Output) -> Option<Micros> {
         while let Some(change) = self.table.get_mut(id).and_then(|own| own.ice.take_change()) {
             match change {
                 Change::Validated => {
@@ -647,6 +647,7 @@ impl Plane {
         }
         let due = self.table.get_mut(id).and_then(|own| own.ice.timeout());
         self.ice_due = [self.ice_due, due].into_iter().flatten().min();
+        due
     }
 
     // --- time -----------------------------------------------------------------------------------------------
@@ -665,11 +666,13 @@ impl Plane {
         self.current = None;
         let is_early = now.since(self.ice_ticked) < ICE_TICK_US;
         if !is_early && self.ice_due.is_some_and(|due| due <= now) {
-            self.ice_due = None;
             self.ice_ticked = now;
+            let mut next = None;
             for at in 0..self.table.len() {
-                self.tick_transport(at, now, out);
+                let due = self.tick_transport(at, now, out);
+                next = [next, due].into_iter().flatten().min();
             }
+            self.ice_due = next; // only now: when one panics the others are still due
         }
         if self.router.timeout().is_some_and(|due| due <= now) {
             self.router
@@ -677,10 +680,9 @@ impl Plane {
         }
     }
 
-    fn tick_transport(&mut self, at: usize, now: Micros, out: &mut impl Output) {
-        let Some(transport) = self.table.at_mut(at) else {
-            return;
-        };
+    /// When it is due again.
+    fn tick_transport(&mut self, at: usize, now: Micros, out: &mut impl Output) -> Option<Micros> {
+        let transport = self.table.at_mut(at)?;
         let id = transport.id;
         if transport.ice.timeout().is_some_and(|due| due <= now) {
             self.current = Some(id);
@@ -688,7 +690,7 @@ impl Plane {
             transport.ice.tick(now, &mut counted);
             self.current = None;
         }
-        self.settle(id, out);
+        self.settle(id, out)
     }
 
     /// Panic as if something of this transport's had caused it: tests see what becomes of the others (S15).

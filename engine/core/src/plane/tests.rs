@@ -1,6 +1,7 @@
 //! Strangers, floods and thieves at the one port (S1, S2, S4, S6, S15).
 
 use std::net::SocketAddr;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use proptest::prelude::*;
 
@@ -185,6 +186,49 @@ fn nobody_is_being_served_behind_a_batch() {
     validate(&mut plane, A, 1, START, &mut out);
     assert_eq!(plane.quarantine(&mut out), None);
     assert!(plane.paths.contains_key(&path(1)));
+}
+
+/// An output that fails when something goes to this port.
+struct Broken {
+    out: Out,
+    port: u16,
+}
+
+impl Output for Broken {
+    fn slot(&mut self) -> &mut [u8] {
+        self.out.slot()
+    }
+
+    fn commit(&mut self, path: &Path, len: usize) {
+        assert_ne!(path.remote.port(), self.port, "deliberate");
+        self.out.commit(path, len);
+    }
+
+    fn event(&mut self, event: Event) {
+        self.out.event(event);
+    }
+}
+
+/// S15: a timer that panics stops nobody else's.
+#[test]
+fn the_timers_behind_one_that_panics_go_on() {
+    let (mut plane, mut out) = two_transports();
+    plane.set_remote(A, b"peer", &password(A), START, &mut out);
+    validate(&mut plane, A, 1, START, &mut out);
+    validate(&mut plane, B, 2, START, &mut out);
+    let mut out = Broken { out, port: 1 };
+    let mut panics = 0;
+    while let Some(due) = plane.timeout().filter(|due| *due <= START.plus_ms(40_000)) {
+        let ticked = catch_unwind(AssertUnwindSafe(|| plane.tick(due, &mut out)));
+        if ticked.is_err() {
+            panics += 1;
+            assert_eq!(plane.quarantine(&mut out), Some(A));
+        }
+    }
+    assert_eq!(panics, 1);
+    for news in [Event::Silent(B), Event::Expired(B)] {
+        assert!(out.out.events.contains(&news), "{news:?}");
+    }
 }
 
 #[test]
