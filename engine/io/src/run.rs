@@ -1,14 +1,16 @@
 //! A data-plane thread's loop: wait, commands, what other shards sent, datagrams, timers, send, tell.
+//!
+//! Not here: what it tells of itself (`report`), the system calls (`sys`), what anything means (`parley-core`).
 
 use std::os::fd::RawFd;
 use std::panic::{self, catch_unwind, AssertUnwindSafe};
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Once, PoisonError};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use parley_core::id::Micros;
-use parley_core::overload::{Governor, LoadStatistics};
-use parley_core::plane::{Plane, Statistics};
+use parley_core::overload::Governor;
+use parley_core::plane::Plane;
 use parley_core::shard::Notice;
 use parley_core::wire::{Event, Output};
 
@@ -17,10 +19,14 @@ use crate::clock;
 use crate::command::Command;
 use crate::engine::Shared;
 use crate::pictures::Pictures;
-use crate::relay::{Message, Reader, RelayCounters};
+use crate::relay::{Message, Reader};
+use crate::report::Report;
 use crate::shard::Seat;
-use crate::stream::{StreamCounters, Streams, MAX_FRAME_BYTES};
+use crate::stream::{Streams, MAX_FRAME_BYTES};
 use crate::sys::{self, BATCH, IGNORED};
+
+#[cfg(test)]
+mod tests;
 
 /// How old a report may be.
 const REPORT_US: u64 = 250_000;
@@ -56,54 +62,6 @@ pub fn keep_panics_short() {
             _ => before(why),
         }));
     });
-}
-
-/// The thread's last word about itself.
-#[derive(Clone, Debug, Default)]
-pub struct Report {
-    /// The plane's counters.
-    pub plane: Statistics,
-    /// Panics caught; each cost one transport (S15).
-    pub panics: u64,
-    /// Commands that could not be carried out.
-    pub refused_commands: u64,
-    /// Datagrams that the kernel refused to take.
-    pub refused_sends: u64,
-    /// Events lost because nobody polled.
-    pub lost_events: u64,
-    /// ICE-TCP.
-    pub streams: StreamCounters,
-    /// To other shards.
-    pub relays: RelayCounters,
-    /// Packets of pictures that lay in their socket for those behind them, at most a millisecond.
-    pub waited: u64,
-    /// Each thread's CPU, in the order of the shards.
-    pub loads: Vec<Load>,
-}
-
-/// How a thread is.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Load {
-    /// Its own judgement.
-    pub own: LoadStatistics,
-    /// Video streams that are paused for want of CPU.
-    pub paused: u64,
-    /// Video streams that are lower than they could be.
-    pub lowered: u64,
-}
-
-impl Report {
-    /// Take another thread's in. `lost_events` is nobody's own.
-    pub fn add(&mut self, other: &Self) {
-        self.plane.add(&other.plane);
-        self.panics += other.panics;
-        self.refused_commands += other.refused_commands;
-        self.refused_sends += other.refused_sends;
-        self.streams.add(&other.streams);
-        self.relays.add(&other.relays);
-        self.waited += other.waited;
-        self.loads.extend_from_slice(&other.loads);
-    }
 }
 
 pub struct Loop {
@@ -310,7 +268,7 @@ impl Loop {
             } else {
                 &self.outbox.sockets()[socket]
             };
-            // An error here is a pending ICMP of somebody's; the next call reads on.
+            // A signal, or no memory: what is there makes the next wait return at once.
             let count = self.inbox.fill(from).unwrap_or(0);
             if count > 0 {
                 self.guarded(Self::look_at_waits);
@@ -470,138 +428,14 @@ impl Loop {
     }
 
     fn publish_report(&mut self) {
-        self.report.refused_sends = self.outbox.refused;
-        self.report.streams = self.outbox.streams.counters;
-        self.report.relays = self.outbox.relays.counters;
-        self.report.waited = self.pictures.waited;
-        self.report.plane = self.plane.statistics();
-        let (paused, lowered) = self.plane.shed_streams();
-        self.report.loads.clear();
-        self.report.loads.push(Load {
-            own: self.governor.statistics(),
-            paused,
-            lowered,
-        });
-        let mut shared = self
-            .seat
-            .report
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        shared.clone_from(&self.report);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::UdpSocket;
-    use std::sync::mpsc::sync_channel;
-
-    use super::*;
-    use crate::relay::{Bell, Relays};
-    use crate::sys::Socket;
-
-    fn quiet(outbox: Outbox, pictures: Pictures) -> Loop {
-        let shared = Arc::new(Shared::new().expect("descriptors"));
-        let seat = Arc::new(Seat::new(Arc::new(Bell::new().expect("descriptors"))));
-        let (_commands, queue) = sync_channel(1);
-        Loop::new(
-            Plane::new(1),
+        let Self {
+            plane,
+            governor,
             outbox,
             pictures,
-            queue,
-            Vec::new(),
-            shared,
-            seat,
-        )
-    }
-
-    const SOUND: [u8; 4] = [0x80, 111, 0, 1];
-    const PICTURE: [u8; 4] = [0x80, 96, 0, 1];
-
-    /// A loop with so many listen addresses, its descriptors, and a peer of each address.
-    fn with_pictures(addresses: usize) -> (Loop, Vec<RawFd>, Vec<UdpSocket>) {
-        let bind = |_| Socket::bind(([127, 0, 0, 1], 0).into()).expect("loopback");
-        let common: Vec<_> = (0..addresses).map(bind).collect();
-        let peer = |to: &Socket| {
-            let peer = UdpSocket::bind("127.0.0.1:0").expect("loopback");
-            peer.connect(to.bound).expect("loopback");
-            peer
-        };
-        let peers = common.iter().map(peer).collect();
-        let mut pictures = Pictures::beside(&common);
-        pictures.sort(&common, 1 << 96);
-        for socket in &pictures.sockets {
-            socket.set_buffers(4 << 20).expect("an option");
-        }
-        let streams = Streams::new(Vec::new(), None).expect("descriptors");
-        let outbox = Outbox::new(common, streams, Relays::default(), false);
-        let mut own = quiet(outbox, pictures);
-        own.report_due = Micros(u64::MAX);
-        let sockets = own.outbox.sockets().iter().chain(&own.pictures.sockets);
-        let fds = std::iter::once(own.seat.bell.wake.raw())
-            .chain(sockets.map(Socket::raw))
-            .collect();
-        (own, fds, peers)
-    }
-
-    /// Pictures wait for their time, whatever else comes does not, and is not waited for.
-    #[test]
-    fn sound_is_heard_while_pictures_are_left_alone() {
-        let (mut own, fds, peers) = with_pictures(1);
-        let wait_us = 200_000;
-        let began = own.now();
-        own.pictures.were_read(1, wait_us, began);
-        peers[0].send(&PICTURE).expect("loopback");
-        peers[0].send(&SOUND).expect("loopback");
-        assert_eq!(own.wait(&fds, false), 0b010, "sound, at once");
-        assert!(own.now().since(began) < wait_us);
-        assert!(!own.take_datagrams(0));
-        assert_eq!(own.wait(&fds, false), 0b100, "the picture, later");
-        assert!(own.now().since(began) >= wait_us);
-        assert!(!own.take_datagrams(1));
-        assert_eq!(own.pictures.waited, 1);
-        assert_eq!(own.pictures.left_alone(), None, "it was only one");
-    }
-
-    /// More pictures than a turn takes: the rest is neither left alone nor waited for.
-    #[test]
-    fn pictures_that_fill_every_batch_are_read_on_at_once() {
-        let (mut own, fds, peers) = with_pictures(1);
-        for is_busy in [true, false] {
-            let began = own.now();
-            own.pictures.were_read(1, 1, began);
-            let most = BATCH * BATCHES_PER_TURN;
-            for _ in 0..most + 10 {
-                peers[0].send(&PICTURE).expect("loopback");
-            }
-            std::thread::sleep(Duration::from_millis(1));
-            assert_eq!(own.wait(&fds, false), 0b100);
-            assert!(own.take_datagrams(1), "there is more");
-            assert_eq!(own.wait(&fds, is_busy), 0b100);
-            assert!(own.now().since(began) < 100_000, "at once");
-            assert!(!own.take_datagrams(1));
-            assert_eq!(
-                own.plane.statistics().drops.unvalidated % most as u64,
-                10 * if is_busy { 1 } else { 2 }
-            );
-        }
-    }
-
-    /// S15: one that panics costs neither the thread nor what comes after it.
-    #[test]
-    fn a_panic_is_counted_and_survived() {
-        let streams = Streams::new(Vec::new(), None).expect("descriptors");
-        let outbox = Outbox::new(Vec::new(), streams, Relays::default(), false);
-        let mut own = quiet(outbox, Pictures::default());
-        let mut done = 0;
-        for round in 0..10 {
-            own.guarded(|_| {
-                assert!(round % 2 == 0, "deliberate");
-                done += 1;
-            });
-        }
-        own.guarded(Loop::publish_report);
-        assert_eq!(done, 5);
-        assert_eq!(own.seat.report.lock().expect("whole").panics, 5);
+            ..
+        } = self;
+        self.report.read(plane, governor, outbox, pictures);
+        self.seat.publish(&self.report);
     }
 }

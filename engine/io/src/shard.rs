@@ -4,13 +4,14 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use parley_core::shard::MAX_SHARDS;
 
 use crate::epoll;
 use crate::relay::Bell;
-use crate::run::{Report, THREAD_NAME};
+use crate::report::Report;
+use crate::run::THREAD_NAME;
 use crate::sys::{self, Socket};
 
 /// Tries to find one free port number on all addresses.
@@ -29,6 +30,14 @@ impl Seat {
             bell,
             report: Mutex::default(),
         }
+    }
+
+    /// Let callers read this.
+    pub fn publish(&self, report: &Report) {
+        let shared = self.report.lock();
+        shared
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone_from(report);
     }
 }
 
