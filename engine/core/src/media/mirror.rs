@@ -262,9 +262,10 @@ impl Router {
             layer.clock = told.clock;
             if layer.epoch != told.epoch {
                 layer.epoch = told.epoch;
-                if let Some(cache) = &mut layer.cache {
-                    cache.clear();
-                }
+                let Some(cache) = &mut layer.cache else {
+                    continue; // nothing of a life before has come here
+                };
+                cache.clear();
                 layer.key = None;
                 layer.dependency = None;
                 layer.parameters = false;

@@ -109,6 +109,16 @@ impl Publication {
     }
 }
 
+impl State {
+    /// The same with no layer alive.
+    fn asleep(mut self) -> Self {
+        for layer in &mut self.layers {
+            layer.is_live = false;
+        }
+        self
+    }
+}
+
 impl Router {
     /// One router of several. Before anything else.
     pub fn set_shard(&mut self, shard: Shard) {
@@ -223,6 +233,8 @@ impl Router {
         let state = publication.state(transport.offset);
         publication.remotes.told = Some(state);
         sink.notify(shard, opened(publication, transport.id));
+        // In which life of its layer a packet is must be known before it comes.
+        sink.notify(shard, Notice::State(id, state.asleep()));
         publication.recall(shard, now, sink);
         // Only now are its layers alive there, and subscribers begin with what the cache holds.
         sink.notify(shard, Notice::State(id, state));

@@ -214,11 +214,24 @@ fn a_mirrors_wish_for_a_key_frame_reaches_the_publisher_in_its_measure() {
 /// As at home: the publisher was asked a moment ago and is not asked again.
 #[test]
 fn who_joins_in_another_shard_begins_at_the_last_key_frame() {
+    begins_at_the_last_key_frame(&[1]);
+}
+
+/// Also when the publisher's numbers started over once.
+#[test]
+fn who_joins_in_another_shard_after_a_restart_does_too() {
+    begins_at_the_last_key_frame(&[1, 40_000]);
+}
+
+fn begins_at_the_last_key_frame(lives: &[u16]) {
     let mut pair = Pair::new();
     pair.alice().publish(CAMERA, ALICE, camera());
     pair.alice().subscribe(60, CAROL, screen(97), CAMERA); // somebody at home
     let mut source = Source::new(1_000, 96, 1);
-    pair.film(&mut source, 30);
+    for sequence in lives {
+        source.sequence = *sequence;
+        pair.film(&mut source, 30);
+    }
     pair.send(&source.frame(true, 3));
     pair.pass(33);
     for _ in 0..8 {
