@@ -133,7 +133,8 @@ class Engine:
         ("datagram", transport, bytes)        DTLS from a validated 5-tuple only (S1)
         ("silent", transport, None)           no authenticated packet for 5 s
         ("heard", transport, None)            an authenticated packet after "silent"
-        ("expired", transport, None)          consent lost for 30 s; the transport sends nothing any more
+        ("expired", transport, None)          consent lost for 30 s, and no ICE restart in the last 30 s; the
+                                              transport sends nothing any more
         ("first_packet", publication, (layer, payload_type))   of each layer, simulcast or spatial
         ("bye", publication, None)            RTCP BYE for its SSRC
         ("keyframe", subscription, None)      the first key frame since the last switch went out
@@ -232,7 +233,7 @@ class Engine:
         state (0 no check yet, 1 validated and heard, 2 silent, 3 expired: what the events so far come to)
         drops: unknown_ufrag, unvalidated, bad_integrity, malformed, foreign_ssrc, over_limit, no_keys (SRTP
         before the keys), half_open (DTLS of one more transport of a source with 64 unfinished handshakes, S14),
-        ring_full, panics (each cost one transport, S15), refused_commands (a ufrag in use, a stream the router
+        ring_full, panics (each cost one transport at most, S15), refused_commands (a ufrag in use, a stream the router
         refuses), refused_sends (datagrams the kernel did not take), relay_full
         (packets and datagrams for another shard that was too far behind), strangers (checks for another shard
         from unknown addresses, while it was busy)
