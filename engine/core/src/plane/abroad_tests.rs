@@ -3,8 +3,11 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::id::{GroupId, PublicationId, SubscriptionId};
 use crate::media::Codec;
+use crate::media::{ReceiveStream, SendStream};
 use crate::shard::{handle, shard_of, Notice};
+use crate::srtp::Profile;
 use crate::srtp::Session;
 use crate::stun::{Key, Role, Writer};
 use crate::wire::SLOT_BYTES;

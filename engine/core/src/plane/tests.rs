@@ -6,6 +6,9 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use proptest::prelude::*;
 
 use super::*;
+use crate::id::{GroupId, PublicationId, SubscriptionId};
+use crate::media::{ReceiveStream, SendStream};
+use crate::srtp::Profile;
 use crate::stun::{Key, Role, Writer};
 use crate::wire::SLOT_BYTES;
 
