@@ -11,10 +11,13 @@ use crate::shard::Notice;
 /// Bytes of an outgoing slot: the largest plaintext (1,460) plus every SRTP trailer, below one Ethernet frame's payload.
 pub const SLOT_BYTES: usize = 1_536;
 
+/// `Path::socket` of the first TCP listener.
+pub const FIRST_LISTENER: u8 = 128;
+
 /// A 5-tuple as we see it: our socket, the address the datagram was sent to, and the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Path {
-    /// Index of the listening socket. From 128 on: of a TCP listener, and `remote` names the connection.
+    /// Index of the listening socket. From `FIRST_LISTENER` on: of a TCP listener, and `remote` names the connection.
     pub socket: u8,
     /// Our address; replies must leave from it or ICE drops them on a multi-homed host.
     pub local: IpAddr,

@@ -5,15 +5,15 @@ use std::net::IpAddr;
 
 use parley_core::media::Relayed;
 use parley_core::shard::Notice;
-use parley_core::wire::{Event, Output, Path, Traffic, SLOT_BYTES};
+use parley_core::wire::{Event, Output, Path, Traffic, FIRST_LISTENER, SLOT_BYTES};
 
 use crate::clock;
 use crate::relay::{Message, Relays};
-use crate::stream::{Streams, FIRST_LISTENER};
+use crate::stream::Streams;
 use crate::sys::{self, Control, Name, Outgoing, Part, Received, Socket, BATCH};
 
 /// Larger than any datagram that a peer of ours may send; a longer one is cut and dropped.
-const INBOX_BYTES: usize = 2_048;
+pub const INBOX_BYTES: usize = 2_048;
 /// No datagram lies in a socket for so long.
 const NONSENSE_US: u64 = 10_000_000;
 

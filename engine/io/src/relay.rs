@@ -15,6 +15,7 @@ use parley_core::media::Relayed;
 use parley_core::shard::Notice;
 use parley_core::wire::Path;
 
+use crate::batch::INBOX_BYTES;
 use crate::stream::Connection;
 use crate::sys::EventFd;
 
@@ -24,8 +25,6 @@ mod tests;
 
 use budget::{Crowd, Strangers};
 
-/// Bytes of a slot: as much as the inbox takes.
-pub const SLOT_BYTES: usize = 2_048;
 /// Slots of a ring among so many shards: 25 ms of 40,000 packets/s between two, and a bounded sum.
 const fn slots(shards: usize) -> usize {
     match shards {
@@ -57,7 +56,7 @@ pub enum Message {
 struct Slot {
     message: Message,
     len: usize,
-    bytes: [u8; SLOT_BYTES],
+    bytes: [u8; INBOX_BYTES],
 }
 
 /// Counters on lines of their own, so that writer and reader do not fight for one.
@@ -102,7 +101,7 @@ fn ring(slots: usize) -> (Writer, Reader) {
         UnsafeCell::new(Slot {
             message: Message::Empty,
             len: 0,
-            bytes: [0; SLOT_BYTES],
+            bytes: [0; INBOX_BYTES],
         })
     };
     let ring = Arc::new(Ring {
@@ -344,7 +343,7 @@ fn way(ways: &mut [Option<Way>], to: u8) -> Option<&mut Way> {
 
 impl Way {
     fn packet(&mut self, limit: usize, message: Message, bytes: &[u8]) -> bool {
-        if !self.backlog.is_empty() || bytes.len() > SLOT_BYTES || !self.writer.has_room(limit) {
+        if !self.backlog.is_empty() || bytes.len() > INBOX_BYTES || !self.writer.has_room(limit) {
             return false;
         }
         self.writer.put(message, bytes);

@@ -15,7 +15,7 @@ use crate::stream::StreamCounters;
 pub struct Report {
     /// The plane's counters.
     pub plane: Statistics,
-    /// Panics caught; each cost one transport (S15).
+    /// Panics caught; each cost one transport at most (S15).
     pub panics: u64,
     /// Commands that could not be carried out.
     pub refused_commands: u64,

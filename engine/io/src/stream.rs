@@ -15,7 +15,7 @@ use std::sync::Arc;
 use parley_core::hash::FastMap;
 use parley_core::id::Micros;
 use parley_core::sources::{source_of, Sources};
-use parley_core::wire::{Path, Traffic};
+use parley_core::wire::{Path, Traffic, FIRST_LISTENER};
 
 use crate::epoll::{self, Epoll, Ready, READY};
 use crate::sys;
@@ -27,8 +27,6 @@ mod tests;
 pub use connection::Connection;
 use connection::TooLong;
 
-/// `Path::socket` of the first listener.
-pub const FIRST_LISTENER: u8 = 128;
 /// Largest frame taken, bytes: what fits an Ethernet packet, as over UDP.
 pub const MAX_FRAME_BYTES: usize = 1_500;
 /// Reads of one connection before the others have their turn.

@@ -12,12 +12,10 @@ use crate::id::Micros;
 use crate::shard::{shard_of, Notice, Shard};
 use crate::sources::Sources;
 use crate::stun::{Class, Message};
-use crate::wire::{Event, Output, Path};
+use crate::wire::{Event, Output, Path, FIRST_LISTENER};
 
 use super::{Plane, TAKEOVER_US};
 
-/// From here on a path's socket is a TCP listener; connections move as a whole, never their frames.
-const FIRST_CONNECTION: u8 = 128;
 /// Least time between two questions about a 5-tuple that somebody else has: checks are repeated anyway.
 const CONTEST_US: u64 = 20_000;
 
@@ -96,8 +94,8 @@ impl Plane {
         datagram: &[u8],
         out: &mut impl Output,
     ) -> bool {
-        if self.is_passed_on || path.socket >= FIRST_CONNECTION {
-            return false;
+        if self.is_passed_on || path.socket >= FIRST_LISTENER {
+            return false; // connections move as a whole, never their frames
         }
         let Some(home) = ufrag.and_then(|ufrag| self.elsewhere(ufrag)) else {
             return false;
