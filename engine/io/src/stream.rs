@@ -343,7 +343,7 @@ impl Streams {
     pub fn sweep(&mut self, now: Micros, is_validated: impl Fn(&Path) -> bool) {
         self.watch_listeners(true);
         for at in 0..self.connections.len() {
-            let Some(connection) = self.get_mut(at) else {
+            let Some(connection) = self.get_mut(at).filter(|own| !own.is_over) else {
                 continue;
             };
             let is_late = !connection.is_proven && now.since(connection.opened) > PATIENCE_US;

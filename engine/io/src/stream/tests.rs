@@ -124,6 +124,16 @@ fn a_source_has_only_so_many_connections_without_a_check() {
 }
 
 #[test]
+fn who_begins_with_junk_when_it_is_too_late_is_counted_once() {
+    let mut scene = Scene::new();
+    let _client = scene.connect();
+    let late = Micros(NOW.0 + PATIENCE_US + 1);
+    scene.streams.judge(0, false);
+    scene.streams.sweep(late, |_| false);
+    assert_eq!((scene.streams.counters.unproven, scene.closed()), (1, 1));
+}
+
+#[test]
 fn who_does_not_read_loses_video_then_audio_then_the_connection() {
     let mut scene = Scene::new();
     let _client = scene.connect();
