@@ -78,6 +78,7 @@ impl Router {
         };
         let rtt_us = transport.counters.rtt_us;
         let pressure = &mut transport.pressure;
+        let was_away = pressure.take_outage(now);
         let Some(history) = &mut pressure.history else {
             pressure.history = Some(History::new(transport.stamped));
             pressure.traps = Some(Traps::new(pressure.secret, transport.stamped));
@@ -109,6 +110,9 @@ impl Router {
             self.cushion(slot);
         }
         self.divide(slot, now, sink);
+        if was_away {
+            self.renew(slot, now, sink);
+        }
     }
 
     /// What all pictures of a transport say of their playout. Repeats under their own number must stay the same.

@@ -189,6 +189,24 @@ impl Router {
             cold.plis += 1;
             cold.firs += u64::from(by_fir);
         }
+        self.need_key(sub, now, sink);
+    }
+
+    /// A peer whose link was away is back. It lacks pictures, and libwebrtc may say so seconds later: what it asks
+    /// before an ICE check has been answered is lost, and it asks again every 3 s.
+    pub(super) fn renew(&mut self, slot: u32, now: Micros, sink: &mut impl Sink) {
+        let mut place = 0;
+        while let Some(&(_, sub)) = self.transports[slot as usize]
+            .as_ref()
+            .and_then(|transport| transport.subscriptions.get(place))
+        {
+            place += 1;
+            self.need_key(sub, now, sink);
+        }
+    }
+
+    /// A subscriber cannot go on without a key frame.
+    fn need_key(&mut self, sub: u32, now: Micros, sink: &mut impl Sink) {
         let hot = &self.egress[sub as usize];
         let source = hot.source;
         if hot.target == NONE || !hot.video {

@@ -8,6 +8,7 @@ use crate::id::{Micros, TransportId};
 use super::cache::Cache;
 use super::clock::Offset;
 use super::dependency::Structure;
+use super::estimate::OUTAGE_US;
 use super::fanout::Copied;
 use super::keyframe::{self, Kind};
 use super::opus;
@@ -50,6 +51,7 @@ impl Router {
             self.malformed += 1;
             return;
         };
+        transport.note(now);
         if let (Some(number), true) = (values.transport_cc, publication.transport_cc) {
             if transport.feedback_due.is_none() {
                 self.feedback.push(slot);
@@ -82,7 +84,7 @@ impl Router {
         let kind = publication.kinds[usize::from(codec)];
         let mut meta = Meta::read(&header, values, codec, kind, packet);
         let place = publication.stream.video.then(|| Place::of(&meta, packet));
-        let admitted = publication.admit(stream, &header, &meta, place, now);
+        let admitted = publication.admit(stream, &header, &meta, place, transport.returned, now);
         if let Some(due) = publication.holes_due(stream.layer) {
             wake(&mut self.wake, due);
         }
@@ -257,9 +259,18 @@ impl Publication {
         header: &Header,
         meta: &Meta,
         place: Option<Place>,
+        returned: Micros,
         now: Micros,
     ) -> Option<Admitted> {
         let is_wanted = self.is_wanted();
+        let heard = self.layers[usize::from(stream.layer)].heard;
+        let was_away = heard.is_some_and(|at| at < returned);
+        // An outage hit all sizes, and there is one request in half a second.
+        let hit = if was_away {
+            self.live()
+        } else {
+            1 << stream.layer
+        };
         let layer = &mut self.layers[usize::from(stream.layer)];
         if layer.receive.is_none() && stream.rtx {
             return None;
@@ -271,7 +282,11 @@ impl Publication {
         let adjoins = layer.newest.zip(place).is_some_and(|(a, b)| a.adjoins(&b));
         let holes = if adjoins {
             Holes::Padding
-        } else if negotiated.nack && self.open && is_wanted {
+        } else if !self.open || !is_wanted {
+            Holes::Unwanted
+        } else if was_away && self.stream.video {
+            Holes::Gone
+        } else if negotiated.nack {
             Holes::Wanted
         } else {
             Holes::Unwanted
@@ -288,7 +303,7 @@ impl Publication {
             }
         }
         if receive.take_overflow() && self.stream.video && self.open {
-            self.keys_wanted |= 1 << stream.layer;
+            self.keys_wanted |= hit;
         }
         let (dense, newest, restarted) = match arrival {
             Arrival::New(dense, newest) => (dense, newest, false),
@@ -323,6 +338,14 @@ impl Publication {
 }
 
 impl Transport {
+    /// An RTP packet came.
+    fn note(&mut self, now: Micros) {
+        let before = self.heard.replace(now);
+        if before.is_some_and(|at| now.since(at) >= OUTAGE_US) {
+            self.returned = now;
+        }
+    }
+
     /// Note an arrival for transport-cc feedback; returns when that is due.
     fn record(&mut self, number: u16, ssrc: u32, now: Micros) -> Micros {
         let full = self.recorder.record(number, ssrc, now);

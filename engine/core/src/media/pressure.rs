@@ -6,7 +6,7 @@ use crate::id::Micros;
 
 use super::congestion::PAUSE_AFTER_US;
 use super::cushion::Cushion;
-use super::estimate::{Ack, Ceiling, Estimator, History, Remb, Traps, Trust};
+use super::estimate::{Ack, Ceiling, Estimator, History, Remb, Traps, Trust, OUTAGE_US};
 use super::pacer::Pacer;
 use super::probe::Probe;
 
@@ -32,6 +32,8 @@ pub struct Pressure {
     pub(super) cushion: Cushion,
     pub pacer: Pacer,
     pub(super) acks: Vec<Ack>,
+    /// When the first packet was sent that no feedback has followed.
+    pub(super) untold_since: Option<Micros>,
     /// Bytes sent with a transport-wide number since `history` began.
     pub(super) bytes: u64,
     /// Bytes of all streams at the last round, and their rate.
@@ -58,7 +60,16 @@ impl Pressure {
         if let Some(history) = &mut self.history {
             history.sent(number, bytes, now);
             self.bytes += bytes as u64;
+            if bytes > 0 {
+                self.untold_since.get_or_insert(now);
+            }
         }
+    }
+
+    /// Feedback arrived. True: after an outage, in which packets were sent.
+    pub(super) fn take_outage(&mut self, now: Micros) -> bool {
+        let since = self.untold_since.take();
+        since.is_some_and(|at| now.since(at) >= OUTAGE_US)
     }
 
     /// What may be sent, bits per second; None = nobody told. The least of what delays and losses say (the estimator's

@@ -49,6 +49,8 @@ pub enum Holes {
     Unwanted,
     /// Padding (`place`): closed up as if it had come.
     Padding,
+    /// Of an outage: the publisher does not have it any more.
+    Gone,
 }
 
 /// What `Receive::arrived` makes of a sequence number.
@@ -283,7 +285,12 @@ impl Receive {
                 (first..number).for_each(|number| self.close_up(number));
                 return;
             }
-            Holes::Padding | Holes::Wanted => {}
+            Holes::Gone if hole > 0 => {
+                self.missing.clear();
+                self.overflowed = true;
+                return;
+            }
+            Holes::Padding | Holes::Wanted | Holes::Gone => {}
         }
         if self.missing.len() + hole > MAX_MISSING {
             self.missing.clear();

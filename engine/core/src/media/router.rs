@@ -58,6 +58,10 @@ pub(super) struct Transport {
     /// Transport-wide numbers written so far.
     pub(super) stamped: u64,
     pub(super) offset: Offset,
+    /// Its last RTP packet.
+    pub(super) heard: Option<Micros>,
+    /// Its last outage ended.
+    pub(super) returned: Micros,
     /// What we tell a peer that wants REMB, bits per second.
     pub(super) remb_bps: u64,
     pub(super) counters: TransportStatistics,
@@ -179,6 +183,8 @@ impl Router {
             feedback_due: None,
             stamped: 0,
             offset: Offset::default(),
+            heard: None,
+            returned: Micros(0),
             remb_bps: super::reports::REMB_START_BPS,
             counters: TransportStatistics::default(),
             pressure,

@@ -6,7 +6,7 @@ use super::acked::Acked;
 use super::detector::{Detector, Usage};
 use super::loss::LossBased;
 use super::queue::Queue;
-use super::{grown, Estimator, News, MAX_BPS, MIN_BPS, START_BPS};
+use super::{grown, Estimator, News, MAX_BPS, MIN_BPS, OUTAGE_US, START_BPS};
 
 /// A decrease goes to this share of what arrives, percent.
 const BACK_OFF_PERCENT: u64 = 85;
@@ -20,9 +20,8 @@ const HEARD_US: i64 = 80_000;
 /// So much is tried again in any case, or a stream that stands still could never begin anew.
 const TRIED_BPS: u64 = 300_000;
 
-/// After such a silence the first feedback tells of an outage: what it lost says nothing of the link's width, and to
-/// fall for it would cost the picture seconds. Who is silent again and again is not forgiven again and again.
-const OUTAGE_US: u64 = 1_000_000;
+/// What an outage lost says nothing of the link's width, and to fall for it would cost the picture seconds. Who is
+/// silent again and again is not forgiven again and again.
 const FORGIVING_US: u64 = 20_000_000;
 
 /// The controller of the name.

@@ -32,6 +32,9 @@ pub const START_BPS: u64 = 2_000_000;
 /// Growth per second outside probes, in percent (S11).
 pub const GROWTH_PERCENT: u64 = 8;
 
+/// After such a silence what comes first tells of an outage.
+pub const OUTAGE_US: u64 = 1_000_000;
+
 /// A packet that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {

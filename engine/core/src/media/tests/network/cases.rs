@@ -344,42 +344,6 @@ fn n7_a_narrow_receiver_costs_the_other_nothing() {
     );
 }
 
-#[test]
-fn n8_after_an_outage_media_is_back_within_a_second() {
-    for (outage, limit_s) in [(3, 1.0), (10, 1.0), (25, 3.0)] {
-        let phase = |what, seconds: u64, blocked| Phase {
-            what,
-            lasts_us: seconds * 1_000_000,
-            shape: Shape {
-                blocked,
-                ..Shape::clean(25_000)
-            },
-        };
-        let story = vec![
-            phase("good", 10, false),
-            phase("nothing passes", outage, true),
-            phase("good again", 60, false),
-        ];
-        let clean = steady(Shape::clean(10_000));
-        let viewer = (story.clone(), story);
-        let mut call = Call::new(
-            Publisher::new(&LAYERS),
-            (clean.clone(), clean),
-            vec![viewer],
-        );
-        call.viewers[0].set_rtt(50_000);
-        call.run(10 + outage + 15);
-        let back = call.start.plus_ms((10 + outage) * 1_000);
-        let viewer = &call.viewers[0];
-        let first = viewer.frames.iter().find(|(at, _)| *at >= back);
-        let after_s = first.map(|(at, _)| at.since(back) as f64 / 1e6);
-        let what = format!("{outage} s: {after_s:?}; {}", say("", &call));
-        assert!(after_s.is_some_and(|seconds| seconds <= limit_s), "{what}");
-        let last = viewer.frames.last().map(|(_, layer)| *layer);
-        assert_eq!(last, Some(TOP), "{what}");
-    }
-}
-
 /// Larger packets vanish and nobody is told.
 #[test]
 fn n9_a_path_of_1280_bytes_swallows_nothing() {

@@ -5,6 +5,7 @@
 
 mod cases;
 mod liars;
+mod outages;
 mod publisher;
 mod sharing;
 mod stalls;

@@ -14,6 +14,8 @@ const PACKET_BYTES: usize = 1_100;
 const KEY_FACTOR: usize = 4;
 /// A real encoder does not answer each request with a key frame.
 const KEY_US: u64 = 300_000;
+/// What is older is not sent again: libwebrtc promises no more.
+const KEPT_US: u64 = 1_000_000;
 /// Packets of a frame leave one after the other, so many per millisecond.
 const PER_MS: usize = 2;
 /// Layers have these SSRCs in order; the last byte of the SSRC fills the payload, so it names the layer.
@@ -36,7 +38,7 @@ pub struct Publisher {
     next_sound: Micros,
     outbox: VecDeque<Vec<u8>>,
     sent: BTreeMap<(u32, u16), Vec<u8>>,
-    order: VecDeque<(u32, u16)>,
+    order: VecDeque<(Micros, (u32, u16))>,
     /// Layers from this one on are not sent.
     pub stops_at: usize,
     /// Between two frames.
@@ -144,11 +146,15 @@ impl Publisher {
             }
             let name = (header.ssrc, header.sequence);
             self.sent.insert(name, packet.clone());
-            self.order.push_back(name);
-            if self.order.len() > 1_500 {
-                let old = self.order.pop_front().expect("many");
-                self.sent.remove(&old);
-            }
+            self.order.push_back((now, name));
+        }
+        while self
+            .order
+            .front()
+            .is_some_and(|(at, _)| now.since(*at) > KEPT_US)
+        {
+            let (_, old) = self.order.pop_front().expect("there is one");
+            self.sent.remove(&old);
         }
         leaving
     }

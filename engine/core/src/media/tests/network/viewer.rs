@@ -127,6 +127,8 @@ pub struct Viewer {
     holes: BTreeMap<u64, Hole>,
     next: u64,
     needs_key: bool,
+    /// It asks for key frames.
+    pub asks: bool,
     asked_key: Micros,
     recorder: Recorder,
     pub lie: Option<Lie>,
@@ -163,6 +165,7 @@ impl Viewer {
             holes: BTreeMap::new(),
             next: 0,
             needs_key: true,
+            asks: true,
             asked_key: Micros(0),
             recorder: Recorder::default(),
             lie: None,
@@ -409,7 +412,7 @@ impl Viewer {
             if !due.is_empty() && self.nacks {
                 send(&mut |builder| builder.nack(1, self.video_ssrc, &due));
             }
-            let is_stuck = self.needs_key && self.video.highest > 0;
+            let is_stuck = self.asks && self.needs_key && self.video.highest > 0;
             let is_flowing = self.video.last.is_some_and(|at| now.since(at) < 500_000);
             if is_stuck && is_flowing && now.since(self.asked_key) >= KEY_US {
                 self.asked_key = now;
