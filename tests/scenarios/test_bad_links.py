@@ -7,8 +7,8 @@ The table is printed and kept in results/network.json.
 Not here: the same matrix in virtual time with every case (engine/core/src/media/tests/network).
 
 The limits are two to five times what a quiet machine shows, because client, encoder and link share it with everything
-else; what was seen is kept in `results/network.json`. The goals themselves are judged in virtual time, by the engine's
-`media/tests/network`.
+else (after 3 and 10 s of N8 they are the goal itself); what was seen is kept in `results/network.json`. The goals are
+judged in virtual time, by the engine's `media/tests/network`.
 """
 
 import asyncio
@@ -162,17 +162,17 @@ async def test_loss_is_repaired_and_a_small_path_carries_everything(tmp_path: Pa
         always = n9.grew("video", "freezes")
         for case, seen, freezes, lost in (
             ("N1", n1, 6, 0.3),
-            ("N3", n3, 15, 1.0),
+            ("N3", n3, 8, 1.0),
             ("N9", n9, 0, 0.3),
         ):
             count = seen.grew("video", "freezes") - always
-            # N3: what is lost three times comes after the buffer's 400 ms; the goal of three a minute is met on the
-            # emulator, whose viewer's buffer grows.
+            # N3: what is lost three or four times comes after the buffer's 400 ms: no picture is lost, one is late.
+            # Two or three a minute were seen (docs/performance.md), at most six.
             add(case, "freezes beyond the encoder's", f"{count:.0f} in 35 s", count <= freezes)
             residual = seen.lost_video_percent
             add(case, "video lost after repair", f"{residual:.3f} %", residual <= lost)
             frames = seen.grew("video", "frames") / 35
-            add(case, "frames per second", f"{frames:.1f}", frames >= (7 if case == "N3" else 10))
+            add(case, "frames per second", f"{frames:.1f}", frames >= (12 if case == "N3" else 10))
         # Without RED or FEC of the client the link's own loss is what is lost: nothing beyond it.
         add(
             "N3",
@@ -215,19 +215,21 @@ async def test_loss_upstream_is_repaired(tmp_path: Path) -> None:
 
 
 async def _outage(
-    own: Field, viewer: PeerProcess, link: Link, lasts_s: int, limit_s: float
+    own: Field, case: str, viewer: PeerProcess, link: Link, lasts_s: int, limit_s: float
 ) -> None:
-    """After about 15 s this client gives its connection up and joins again in its own time, whatever we do."""
+    """What a viewer has when a link, its own or the publisher's, is back.
+
+    After about 15 s this client gives its connection up and joins again in its own time, whatever we do.
+    """
     await link.shape(**both(latency_ms=25, blocked=True))
     await asyncio.sleep(lasts_s)
     await link.shape(**both(latency_ms=25))
     back = time.monotonic()
-    await asyncio.sleep(limit_s + 3)
+    await asyncio.sleep(max(limit_s, 5) + 3)
     rows = [row for row in await viewer.ask("samples") if "video" in row and "audio" in row]
     silent = [row for row in rows if back - lasts_s + 1 <= row["at"] <= back]
     rows = [row for row in rows if row["at"] > back]
     add = own.results.add
-    case = "N8"
     for kind, count in (("audio", "received"), ("video", "frames")):
         base = silent[-1][kind][count]
         # Who joined again counts from nothing.
@@ -237,7 +239,7 @@ async def _outage(
         add(
             case,
             f"{kind} back after {lasts_s} s of nothing",
-            f"{after_s:.1f} s",
+            f"{after_s:.2f} s",
             after_s <= limit_s,
         )
     subscribed = [row for row in await viewer.ask("happened") if row["what"] == "track_subscribed"]
@@ -333,7 +335,9 @@ async def test_a_link_that_narrows_and_links_that_fall_silent(tmp_path: Path) ->
             await bottleneck.become(4_000)
         for link in links[2:]:
             await link.shape(**both(latency_ms=25))
-        await own.join("camera", "--show", SCENE)
+        camera = await own.spaces.link()
+        await camera.shape(**both(latency_ms=1))
+        await own.join("camera", "--show", SCENE, link=camera)
         names = ("n6", "n6-tbf", "n8-3", "n8-10", "n8-25")
         peers = [await own.join(name, link=link) for name, link in zip(names, links, strict=True)]
         await _flows(peers, TOP_WIDTH)
@@ -342,9 +346,11 @@ async def test_a_link_that_narrows_and_links_that_fall_silent(tmp_path: Path) ->
             for peer, bottleneck in zip(peers, narrow, strict=False):
                 group.create_task(_narrow(own, peer, bottleneck))
             for peer, link, lasts_s in zip(peers[2:], links[2:], (3, 10, 25), strict=True):
-                limit_s = {3: 5.0, 10: 5.0, 25: 17.0}[lasts_s]
-                group.create_task(_outage(own, peer, link, lasts_s, limit_s))
-        own.judge("N8")
+                limit_s = {3: 1.0, 10: 1.0, 25: 17.0}[lasts_s]
+                group.create_task(_outage(own, "N8", peer, link, lasts_s, limit_s))
+        for lasts_s in (3, 10):
+            await _outage(own, "N8 up", peers[2], camera, lasts_s, limit_s=1.0)
+        own.judge("N8", "N8 up")
         bad = [line for bottleneck in narrow for line in own.results.bad(bottleneck.name)]
         # 137 to 331 ms were seen: the goal is not always met, judged as it is, and known.
         assert all("queue from 3 s on, nine" in line for line in bad), bad
