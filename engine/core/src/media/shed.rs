@@ -98,6 +98,9 @@ impl Router {
             self.allow(stream, was_braked, now, sink);
         }
         self.shares = streams;
+        if was_braked {
+            self.aim_the_rest(now);
+        }
         if budget_bps.is_none() {
             self.allow_the_rest(now, sink);
         }
@@ -132,6 +135,15 @@ impl Router {
             }
         }
         self.retarget(stream.sub, now, sink);
+    }
+
+    /// The brake stopped what is muted too: that is not divided, and begins when it is unmuted.
+    fn aim_the_rest(&mut self, now: Micros) {
+        for sub in 0..self.egress.len() {
+            if self.egress[sub].target == NONE {
+                self.aim(u32::try_from(sub).expect("a slot"), now);
+            }
+        }
     }
 
     /// Subscriptions that nothing would flow to now are not held back either.

@@ -269,3 +269,21 @@ fn last_of_all_only_the_loudest_are_heard() {
         .collect();
     assert_continuous(&quiet);
 }
+
+/// The brake stops what is muted too, and nothing of it is divided until it is unmuted.
+#[test]
+fn a_camera_that_was_muted_during_a_brake_is_seen_again() {
+    let mut room = Room::new();
+    let camera = PublicationId(1);
+    room.story.router.set_gate(camera, false);
+    room.run(500);
+    room.story.router.brake();
+    room.run(200);
+    room.allot(Some(100_000_000));
+    room.run(1_000);
+    room.allot(None);
+    room.run(1_000);
+    room.story.router.set_gate(camera, true);
+    room.run(2_000);
+    assert_eq!(room.sizes(), [3; VIEWERS as usize]);
+}
