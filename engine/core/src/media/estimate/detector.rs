@@ -114,6 +114,9 @@ impl Detector {
             group.last_arrived = group.last_arrived.max(ack.arrived_us);
             return;
         }
+        if ack.sent.0 < group.last_sent {
+            return; // it came behind the burst that it was sent in
+        }
         let finished = *group;
         if let Some(before) = self.before.replace(finished) {
             let sent_ms = (finished.last_sent - before.last_sent) as f64 / 1e3;

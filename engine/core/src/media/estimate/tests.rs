@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::super::rtcp::{Builder, Compound, Packet};
 use super::super::twcc::Recorder;
+use super::detector::{Detector, Usage};
 use super::*;
 
 const START: Micros = Micros(3_600_000_000);
@@ -52,6 +53,37 @@ fn a_link_too_narrow_is_noticed_within_two_seconds_and_met() {
     through(&mut goog, 1_500_000, 600_000, now.plus_ms(1), 2_000);
     let met = goog.estimate_bps();
     assert!((350_000..650_000).contains(&met), "{met}");
+}
+
+/// A link holds packets back for a moment, lets them go at once, and one of them comes behind the others (Wi-Fi does).
+#[test]
+fn a_packet_out_of_order_behind_a_burst_is_no_trend() {
+    let mut detector = Detector::new();
+    let mut number = 0;
+    let mut tell = |sent_ms: u64, arrived_ms: u64| {
+        number += 1;
+        detector.packet(&Ack {
+            number,
+            sent: START.plus_ms(sent_ms),
+            arrived_us: START.plus_ms(arrived_ms).0 as i64,
+            bytes: 1_000,
+        });
+        detector.usage()
+    };
+    for packet in 0..200 {
+        assert_eq!(tell(10 * packet, 10 * packet + 20), Usage::Normal);
+    }
+    for packet in [0, 1, 3, 4] {
+        tell(2_000 + 10 * packet, 2_060);
+    }
+    tell(2_020, 2_062);
+    for packet in 205..300 {
+        assert_eq!(
+            tell(10 * packet, 10 * packet + 20),
+            Usage::Normal,
+            "{packet}"
+        );
+    }
 }
 
 #[test]
