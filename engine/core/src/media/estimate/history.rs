@@ -20,6 +20,8 @@ const MISSING: u16 = 2;
 const ARRIVED: u16 = 3;
 /// Never sent: nobody can have got it.
 const UNSENT: u16 = 4;
+/// The same, and said to be missing.
+const UNSENT_TOLD: u16 = 5;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
@@ -36,7 +38,7 @@ pub struct Told {
     pub arrived: u32,
     /// Packets that are missing.
     pub lost: u32,
-    /// Numbers rightly said not to have arrived: they were never sent.
+    /// Numbers rightly said for the first time not to have arrived: they were never sent.
     pub unsent: u32,
     /// Numbers said to have arrived that were never sent.
     pub lies: u32,
@@ -93,7 +95,7 @@ impl History {
             };
             match std::mem::replace(&mut entry.fate, ARRIVED) {
                 ARRIVED => continue, // told before
-                UNSENT => {
+                UNSENT | UNSENT_TOLD => {
                     told.lies += 1;
                     continue;
                 }
@@ -128,7 +130,10 @@ impl History {
                     entry.fate = MISSING;
                     told.lost += 1;
                 }
-                Some(entry) if entry.fate == UNSENT => told.unsent += 1,
+                Some(entry) if entry.fate == UNSENT => {
+                    entry.fate = UNSENT_TOLD;
+                    told.unsent += 1;
+                }
                 _ => {}
             }
         }
