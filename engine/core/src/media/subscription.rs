@@ -363,6 +363,9 @@ impl Subscription {
         // A packet repeated under its own number must be the same to the last bit, or SRTP would use one
         // nonce for two packets (RFC 7714 section 8): such streams carry nothing that changes with time.
         egress.stamped = !plain;
+        if plain {
+            egress.cushion = None;
+        }
     }
 
     /// The next packet begins a new segment: choose its deltas so that everything goes on.

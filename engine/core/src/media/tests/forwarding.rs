@@ -530,3 +530,32 @@ fn removing_a_transport_says_bye_and_leaves_silence() {
     story.pass(1_000);
     assert_eq!(story.router.timeout(), None, "nothing to wait for");
 }
+
+/// A number repeated with another delay on it would be two packets under one nonce (RFC 7714 section 8).
+#[test]
+fn a_stream_without_rtx_says_no_delay_that_an_earlier_source_was_given() {
+    let mut story = Story::new();
+    let h264 = |payload_type, rtx| Codec {
+        name: "H264".into(),
+        ..vp8(payload_type, rtx)
+    };
+    let first = ReceiveStream {
+        mid: "5".into(),
+        codecs: vec![h264(98, Some(99))],
+        ssrcs: vec![(5_000, 5_001)],
+        ..camera()
+    };
+    story.publish(1, ALICE, first);
+    story.publish(2, ALICE, camera());
+    let mut bobs = screen(77);
+    bobs.extensions.playout_delay = 12;
+    bobs.codecs = vec![vp8(100, None), h264(102, Some(103))];
+    story.subscribe(1, BOB, bobs, 1);
+    assert!(story.router.egress[0].stamped);
+    story.router.egress[0].cushion = Some([0x01, 0x43, 0xe8]);
+    story.source(1, Some(2));
+    story.rtp(ALICE, &Source::new(1_000, 96, 1).frame(true, 1)[0]);
+    let seen = story.seen(BOB);
+    assert_eq!(seen.len(), 1);
+    assert_eq!(seen[0].element(12), None);
+}
