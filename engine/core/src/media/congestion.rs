@@ -264,14 +264,15 @@ impl Router {
                 hurts,
                 floods: flowing * 100 > estimate * FLOOD_PERCENT,
             };
-            let mut limited = false;
             for stream in &streams {
                 self.grant(stream, mood, now, sink);
-                let cold = self.subscriptions[stream.sub as usize].as_ref();
-                limited |= cold.is_some_and(|cold| cold.cap != NONE || cold.starved);
             }
             if let Some(transport) = &mut self.transports[slot as usize] {
-                transport.pressure.limited = limited;
+                // Also of what is hidden now: when it is shown again there may be room.
+                let subs = transport.subscriptions.iter();
+                transport.pressure.limited = subs
+                    .filter_map(|(_, sub)| self.subscriptions[*sub as usize].as_ref())
+                    .any(|cold| cold.cap != NONE || cold.starved);
             }
         }
         self.shares = streams;

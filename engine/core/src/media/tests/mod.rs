@@ -1,6 +1,7 @@
 //! The router in virtual time: peers that send, a sink that records.
 
 mod batches;
+mod budgets;
 mod control;
 mod counters;
 mod feeding;

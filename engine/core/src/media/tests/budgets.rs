@@ -1,0 +1,82 @@
+//! What a narrow link or a budget holds back, for how long, and that it comes back.
+
+use super::*;
+
+const PICTURES: u64 = 1;
+const OTHERS: u64 = 2;
+/// Far less than any picture.
+const NEXT_TO_NOTHING_BPS: u64 = 10_000;
+/// Every layer is wanted.
+const ALL: u8 = 255;
+
+/// Alice's camera, about 420 kbit/s of one packet each 20 ms, for Bob; another one for whoever wants it.
+struct Room {
+    story: Story,
+    cameras: [Source; 2],
+}
+
+impl Room {
+    fn new() -> Self {
+        let mut story = Story::new();
+        let other = ReceiveStream {
+            mid: "2".into(),
+            ssrcs: vec![(3_000, 3_001)],
+            ..camera()
+        };
+        story.publish(PICTURES, ALICE, camera());
+        story.publish(OTHERS, ALICE, other);
+        story.subscribe(PICTURES, BOB, screen(20), PICTURES);
+        let camera = |ssrc| Source {
+            tail: 1_000,
+            ..Source::new(ssrc, 96, 1)
+        };
+        let mut room = Self {
+            story,
+            cameras: [1_000, 3_000].map(camera),
+        };
+        room.run(4_000);
+        room.seen();
+        room
+    }
+
+    fn run(&mut self, ms: u64) {
+        for _ in 0..ms / 20 {
+            let asked = self.story.plis(ALICE);
+            for camera in &mut self.cameras {
+                let is_key = asked.iter().any(|(_, ssrc)| *ssrc == camera.ssrc);
+                for packet in camera.frame(is_key, 1) {
+                    self.story.rtp(ALICE, &packet);
+                }
+            }
+            self.story.pass(20);
+        }
+    }
+
+    fn budget(&mut self, bps: u64) {
+        self.story.router.set_budget(BOB, bps);
+    }
+
+    /// Packets of Bob's since the last call, by stream.
+    fn seen(&mut self) -> [usize; 2] {
+        let seen = self.story.seen(BOB);
+        [20, 30].map(|ssrc| seen.iter().filter(|one| one.header.ssrc == ssrc).count())
+    }
+}
+
+#[test]
+fn a_picture_that_was_hidden_while_there_was_no_room_comes_back_when_there_is() {
+    let mut room = Room::new();
+    room.budget(NEXT_TO_NOTHING_BPS);
+    room.run(3_000);
+    room.seen();
+    room.run(1_000);
+    assert_eq!(room.seen(), [0, 0], "no room");
+    room.story.layer(PICTURES, ALL, true);
+    room.run(1_000);
+    room.budget(0);
+    room.run(1_000);
+    room.story.layer(PICTURES, ALL, false);
+    room.run(3_000);
+    let [pictures, _] = room.seen();
+    assert!(pictures > 50, "{pictures}");
+}
