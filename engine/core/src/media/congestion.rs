@@ -161,7 +161,7 @@ impl Router {
         let Some(transport) = &mut self.transports[slot as usize] else {
             return;
         };
-        if transport.pressure.estimate_bps().is_none() && !transport.pressure.limited {
+        if transport.pressure.estimate_bps().is_none() && !transport.pressure.holds_back() {
             return;
         }
         // REMB speaks of the streams it names, and peers that send it name video only (aiortc, GStreamer).
@@ -191,7 +191,7 @@ impl Router {
             return;
         };
         // A budget that was lifted leaves nothing to know, and streams that are still held back.
-        let lifted = transport.pressure.limited.then_some(MAX_BPS);
+        let lifted = transport.pressure.holds_back().then_some(MAX_BPS);
         let Some(estimate) = transport.pressure.estimate_bps().or(lifted) else {
             return;
         };

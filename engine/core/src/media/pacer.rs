@@ -62,6 +62,11 @@ impl Pacer {
         }
     }
 
+    /// The link is the limit.
+    pub fn is_pacing(&self) -> bool {
+        self.rate_bps > 0
+    }
+
     /// Packets given up.
     pub fn dropped(&self) -> u64 {
         self.dropped

@@ -111,6 +111,11 @@ impl Pressure {
         self.estimator.is_none() && self.remb.is_some()
     }
 
+    /// Something is held back or has to wait, by what was known at the last round.
+    pub(super) fn holds_back(&self) -> bool {
+        self.limited || self.pacer.is_pacing()
+    }
+
     /// What it carries beyond what is sent.
     pub fn spare_bps(&self) -> Option<u64> {
         let estimate = self.estimate_bps()?;

@@ -80,3 +80,16 @@ fn a_picture_that_was_hidden_while_there_was_no_room_comes_back_when_there_is() 
     let [pictures, _] = room.seen();
     assert!(pictures > 50, "{pictures}");
 }
+
+#[test]
+fn pictures_are_not_paced_by_a_budget_that_was_lifted() {
+    let mut room = Room::new();
+    room.budget(NEXT_TO_NOTHING_BPS);
+    room.run(1_000);
+    room.budget(0);
+    room.run(1_000);
+    room.seen();
+    room.run(4_000);
+    let [pictures, _] = room.seen();
+    assert_eq!(pictures, 200);
+}
