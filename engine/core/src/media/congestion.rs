@@ -291,12 +291,16 @@ impl Router {
         let mut granted = stream.granted;
         if granted == NONE && !cold.starved {
             // One breath too short is no reason to take the picture away.
-            let since = *cold.short_since.get_or_insert(now);
+            let since = match cold.short {
+                Some((since, last)) if now.since(last) <= 2 * ROUND_US => since,
+                _ => now,
+            };
+            cold.short = Some((since, now));
             if now.since(since) < PAUSE_AFTER_US || !mood.hurts {
                 granted = stream.lowest();
             }
         } else {
-            cold.short_since = None;
+            cold.short = None;
         }
         let rises = granted != NONE && (cold.starved || granted > cold.cap);
         if rises && !mood.calm {

@@ -185,8 +185,8 @@ pub struct Subscription {
     pub is_shed: bool,
     /// `Event::Paused` was told last, not `Resumed`.
     pub is_told_paused: bool,
-    /// Since when that is so, before it takes effect.
-    pub short_since: Option<Micros>,
+    /// Since when that is so, before it takes effect, and when it was so last.
+    pub short: Option<(Micros, Micros)>,
     /// Who gets bandwidth first.
     pub priority: u8,
     /// Padding within the newest segment.
@@ -314,7 +314,7 @@ impl Subscription {
             is_shed: false,
             is_told_paused: false,
             starved: false,
-            short_since: None,
+            short: None,
             priority: 0,
             pads: Pads::default(),
             segments: VecDeque::with_capacity(MAX_SEGMENTS),

@@ -6,6 +6,8 @@ const PICTURES: u64 = 1;
 const OTHERS: u64 = 2;
 /// Far less than any picture.
 const NEXT_TO_NOTHING_BPS: u64 = 10_000;
+/// Not quite as much as one camera sends.
+const A_LITTLE_LESS_BPS: u64 = 400_000;
 /// Every layer is wanted.
 const ALL: u8 = 255;
 
@@ -79,6 +81,19 @@ fn a_picture_that_was_hidden_while_there_was_no_room_comes_back_when_there_is() 
     room.run(3_000);
     let [pictures, _] = room.seen();
     assert!(pictures > 50, "{pictures}");
+}
+
+#[test]
+fn each_time_it_is_too_narrow_the_picture_has_a_breath() {
+    let mut room = Room::new();
+    for _ in 0..2 {
+        room.budget(A_LITTLE_LESS_BPS);
+        room.run(1_000);
+        let paused = |event: &Event| matches!(event, Event::Paused(_));
+        assert!(!room.story.record.events.iter().any(paused));
+        room.budget(0);
+        room.run(20_000);
+    }
 }
 
 #[test]
