@@ -106,7 +106,7 @@ impl Router {
         if is_paced && pacer.queue.capacity() == 0 {
             pacer.queue.reserve_exact(MAX_WAITING);
         }
-        if is_paced == was_paced {
+        if !is_paced && !was_paced {
             return;
         }
         // What waits leaves with the next step, and newer packets wait behind it.
@@ -199,7 +199,7 @@ impl Router {
             let pacer = &mut transport.pressure.pacer;
             if pacer.is_stale(now) {
                 self.give_up(slot, now, sink);
-                return false;
+                continue;
             }
             if pacer.rate_bps > 0 && !pacer.has_room(now) {
                 return true;

@@ -108,3 +108,44 @@ fn pictures_are_not_paced_by_a_budget_that_was_lifted() {
     let [pictures, _] = room.seen();
     assert_eq!(pictures, 200);
 }
+
+#[test]
+fn a_picture_that_is_added_on_a_narrow_link_is_paced_too() {
+    let mut room = Room::new();
+    room.budget(480_000);
+    room.run(300);
+    room.story.subscribe(OTHERS, BOB, screen(30), OTHERS);
+    room.run(600);
+    room.story.pass(100);
+    room.seen();
+    for packet in room.cameras[1].frame(false, 20) {
+        room.story.rtp_in_batch(ALICE, &packet);
+    }
+    room.story
+        .router
+        .release(room.story.now, &mut room.story.record);
+    let [_, at_once] = room.seen();
+    assert!(at_once < 5, "{at_once}");
+    room.story.pass(400);
+    let [_, later] = room.seen();
+    assert_eq!(at_once + later, 20);
+}
+
+#[test]
+fn whoever_waited_too_long_while_the_limit_went_is_not_paced_for_ever() {
+    let mut room = Room::new();
+    room.budget(480_000);
+    room.run(300);
+    for packet in room.cameras[0].frame(false, 20) {
+        room.story.rtp(ALICE, &packet);
+    }
+    let is_paced = |room: &Room| room.story.router.egress[0].paced;
+    assert!(is_paced(&room));
+    // The limit is gone; then the thread stands still, and what waits is too old.
+    let slot = room.story.router.egress[0].transport;
+    room.story.router.pace(slot, None);
+    room.budget(0);
+    room.story.now = room.story.now.plus_ms(600);
+    room.story.pass(100);
+    assert!(!is_paced(&room));
+}
