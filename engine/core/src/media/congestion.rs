@@ -83,6 +83,7 @@ impl Router {
             pressure.history = Some(History::new(transport.stamped));
             pressure.traps = Some(Traps::new(pressure.secret, transport.stamped));
             pressure.estimator = Some(Box::new(Goog::default()));
+            pressure.counted = None; // from now on sound counts too
             return;
         };
         let Some(estimator) = &mut pressure.estimator else {
@@ -162,6 +163,7 @@ impl Router {
             return;
         };
         if transport.pressure.estimate_bps().is_none() && !transport.pressure.holds_back() {
+            transport.pressure.counted = None;
             return;
         }
         // REMB speaks of the streams it names, and peers that send it name video only (aiortc, GStreamer).
@@ -173,8 +175,8 @@ impl Router {
             .map(|hot| hot.bytes)
             .sum();
         let pressure = &mut transport.pressure;
-        let new = bytes.saturating_sub(pressure.counted);
-        pressure.counted = bytes;
+        let before = pressure.counted.replace(bytes);
+        let new = before.map_or(0, |before| bytes.saturating_sub(before));
         let bps = new * 8 * 1_000_000 / ROUND_US;
         pressure.sending_bps = (pressure.sending_bps + bps) / 2;
         pressure.probe.expire(now);

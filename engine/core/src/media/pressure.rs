@@ -36,8 +36,8 @@ pub struct Pressure {
     pub(super) untold_since: Option<Micros>,
     /// Bytes sent with a transport-wide number since `history` began.
     pub(super) bytes: u64,
-    /// Bytes of all streams at the last round, and their rate.
-    pub(super) counted: u64,
+    /// Bytes of all streams at the last round, if they were counted then, and their rate.
+    pub(super) counted: Option<u64>,
     pub(super) sending_bps: u64,
     /// Something is held back.
     pub(super) limited: bool,

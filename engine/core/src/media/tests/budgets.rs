@@ -149,3 +149,19 @@ fn whoever_waited_too_long_while_the_limit_went_is_not_paced_for_ever() {
     room.story.pass(100);
     assert!(!is_paced(&room));
 }
+
+#[test]
+fn a_first_remb_late_in_a_call_is_compared_with_what_is_sent_now() {
+    let mut room = Room::new();
+    room.run(60_000);
+    for _ in 0..4 {
+        room.story.rtcp(BOB, |builder| {
+            builder.receiver_report(1, &[]);
+            builder.remb(1, 1_500_000, &[20]);
+        });
+        room.run(1_000);
+    }
+    let all = room.story.router.statistics().transports;
+    let (_, bob) = all.iter().find(|(id, _)| *id == BOB).expect("there");
+    assert!(bob.estimate_bps >= 2_000_000, "{}", bob.estimate_bps);
+}
