@@ -40,6 +40,7 @@ CONTROLLING: Final = 0x802A
 
 WAIT_S: Final = 3.0  # longest wait for something that must come
 QUIET_S: Final = 0.25  # how long "nothing comes" is watched
+RETRANSMIT_S: Final = 0.5  # a check without an answer
 SILENCE: Final = b""
 
 AES128_CM: Final = 1
@@ -402,14 +403,16 @@ class Peer:
         self._sender, self._receiver = self.keys.sender(), self.keys.receiver()
 
     def check(self, *, nominate: bool = False, within_s: float = WAIT_S) -> Stun:
-        """One connectivity check and its answer."""
+        """One connectivity check and its answer; sent again while there is none (RFC 8445 section 14.3)."""
         request = check(self.server, self.client, role=self.role, nominate=nominate)
-        self.wire.send(request)
         end = time.monotonic() + within_s
-        while time.monotonic() < end:
-            datagram = self.receive(end - time.monotonic())
-            if is_stun(datagram) and datagram[8:20] == request[8:20]:
-                return parse_stun(datagram)
+        while (began := time.monotonic()) < end:
+            self.wire.send(request)
+            again = min(began + RETRANSMIT_S, end)
+            while (left_s := again - time.monotonic()) > 0:
+                datagram = self.receive(left_s)
+                if is_stun(datagram) and datagram[8:20] == request[8:20]:
+                    return parse_stun(datagram)
         raise AssertionError("the check was not answered")
 
     def connect(self) -> "Peer":
