@@ -1,8 +1,11 @@
 """Janus: the same sender and receivers, one video to ten viewers at 25,000 and 50,000 copies/s; in turn with ours.
 
-In turn, because the machine's speed changes. Ten, because Janus runs an event loop per viewer and is cheapest per copy with few of them.
+In turn, because the machine's speed changes. At last ours at the lower rate with receivers that send NACKs and
+transport-wide feedback, so that estimates, pacing and probes are at work too. Ten, because Janus runs an event loop per
+viewer and is cheapest per copy with few of them.
 """
 
+import asyncio
 import statistics
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -11,11 +14,12 @@ from bench.cast import Cast, video
 from bench.goals import Goal, at_least, told
 from bench.janus import Absent, janus_stage
 from bench.scenarios.scenario import Effort, Result, Scenario
-from bench.stage import Setting, offer, stage
+from bench.stage import Setting, measure, offer, stage
 
 VIEWERS: Final = 10
 RATES: Final = (25_000, 50_000)  # copies/s
 JOIN_RATE: Final = 100  # packets/s
+ESTIMATED_S: Final = 8.0  # until a link of 24 Mbit/s is known
 MODES: Final[dict[str, dict[str, str]]] = {"sendmmsg": {"PARLEY_NO_GSO": "1"}, "gso": {}}
 
 
@@ -46,6 +50,13 @@ async def run(setting: Setting, effort: Effort, ceiling: float) -> Result:
                 for who, (tool, pid) in running.items():
                     one = await offer(tool, pid, rate // VIEWERS, effort.seconds)
                     found[who].setdefault(str(rate), []).append(one)
+        tool, pid = running["gso"]
+        tool.manner(feedback=True, stamps=True)
+        tool.pace(RATES[0] // VIEWERS)
+        await asyncio.sleep(ESTIMATED_S)
+        found["feedback"] = [
+            await measure(tool, pid, effort.seconds) for _ in range(effort.repeats)
+        ]
     return found
 
 
@@ -68,6 +79,10 @@ def goals(found: Result, ceiling: float) -> list[Goal]:
             at_least(f"GSO against Janus at {rate:,} copies/s", ours["gso"] / theirs, 4.0, "x"),
             told(f"Janus' copies per CPU-second at {rate:,} copies/s", theirs, digits=0),
         ]
+    fed = _middle(found["feedback"]) / _middle(found["gso"][str(RATES[0])])
+    lines.append(
+        told(f"GSO at {RATES[0]:,} copies/s, with feedback against without feedback", fed, "x")
+    )
     return lines
 
 
