@@ -181,8 +181,10 @@ async def test_loss_is_repaired_and_a_small_path_carries_everything(tmp_path: Pa
             n3.lost_audio_percent <= 13,
         )
         passed = await links[2].seen()
+        # More than 1,200: a browser's RTP has up to 1,200, then come our header extensions and SRTP's tag; 1,228 in
+        # all (docs/running.md). What we size ourselves stays below (`media::tests::network::sizes`).
         largest = passed["down"]["largest_udp"]
-        add("N9", "largest payload of ours", f"{largest} bytes", largest <= 1_252)
+        add("N9", "largest payload of ours", f"{largest} bytes", largest <= 1_228)
         add("N9", "swallowed", str(passed["down"]["too_large"]), passed["down"]["too_large"] == 0)
         own.judge("N1", "N3", "N9")
 

@@ -123,7 +123,7 @@ impl Sink for Record {
     }
 
     fn rtcp(&mut self, to: TransportId, compound: &[u8]) {
-        assert!(!compound.is_empty() && compound.len() <= 1_400);
+        assert!(!compound.is_empty() && compound.len() <= 1_180);
         assert!(
             compound[1] == 200 || compound[1] == 201,
             "begins with a report"
@@ -323,6 +323,14 @@ pub(super) fn opus(payload_type: u8) -> Codec {
         fir: false,
         remb: false,
         transport_cc: true,
+    }
+}
+
+/// Redundant sound (RFC 2198).
+pub(super) fn red(payload_type: u8) -> Codec {
+    Codec {
+        name: "red".into(),
+        ..opus(payload_type)
     }
 }
 

@@ -319,10 +319,6 @@ fn simulcast_layers_have_temporal_layers() {
 /// RED for those who have it, the newest block for the others, and neither if nobody may look inside (RFC 2198).
 #[test]
 fn who_knows_no_red_gets_the_newest_block() {
-    let red = |payload_type| Codec {
-        name: "red".into(),
-        ..opus(payload_type)
-    };
     for encrypted in [false, true] {
         let mut story = Story::new();
         let stream = ReceiveStream {

@@ -7,7 +7,9 @@ mod cases;
 mod liars;
 mod outages;
 mod publisher;
+mod redundancy;
 mod sharing;
+mod sizes;
 mod stalls;
 mod viewer;
 
@@ -25,6 +27,9 @@ pub(super) const VIDEO: u64 = 1;
 pub(super) const AUDIO: u64 = 2;
 /// Id of that extension, where a viewer takes it.
 const PLAYOUT_DELAY: u8 = 12;
+
+/// Payload type of redundant sound at a viewer who knows it.
+const RED: u8 = 97;
 
 /// What the router sends: (to, bytes).
 #[derive(Debug, Default)]
@@ -104,12 +109,36 @@ impl Call {
         Self::with(publisher, upstream, viewers, screen)
     }
 
+    /// The same, with viewers who know redundant sound (RFC 2198).
+    pub fn redundant(
+        publisher: Publisher,
+        upstream: (Vec<Phase>, Vec<Phase>),
+        viewers: Vec<(Vec<Phase>, Vec<Phase>)>,
+    ) -> Self {
+        let speaker = |ssrc| {
+            let mut stream = speaker(ssrc);
+            stream.codecs.push(red(RED));
+            stream
+        };
+        Self::between(publisher, upstream, viewers, screen, speaker)
+    }
+
     /// The same, with viewers who get their pictures like this.
     pub fn with(
         publisher: Publisher,
         upstream: (Vec<Phase>, Vec<Phase>),
         viewers: Vec<(Vec<Phase>, Vec<Phase>)>,
         screen: fn(u32) -> SendStream,
+    ) -> Self {
+        Self::between(publisher, upstream, viewers, screen, speaker)
+    }
+
+    fn between(
+        publisher: Publisher,
+        upstream: (Vec<Phase>, Vec<Phase>),
+        viewers: Vec<(Vec<Phase>, Vec<Phase>)>,
+        screen: fn(u32) -> SendStream,
+        speaker: fn(u32) -> SendStream,
     ) -> Self {
         let start = Micros(3_600_000_000);
         let mut router = Router::new(11);
@@ -120,15 +149,8 @@ impl Call {
         };
         router.add_transport(ALICE);
         links.insert(ALICE, access(100, upstream));
-        let add = |id: u64, stream| {
-            let stream = if id == VIDEO {
-                publisher.stream()
-            } else {
-                stream
-            };
-            (PublicationId(id), stream)
-        };
-        for (id, stream) in [add(VIDEO, microphone()), add(AUDIO, microphone())] {
+        for (id, stream) in [(VIDEO, publisher.stream()), (AUDIO, publisher.voice())] {
+            let id = PublicationId(id);
             router.publish(id, ALICE, GROUP, stream).expect("valid");
         }
         let mut call = Self {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::super::clock::ntp_to_us;
 use super::super::super::rtcp::Report;
 use super::super::super::twcc::{extend, Recorder};
-use super::publisher::FIRST_SSRC;
+use super::publisher::{FIRST_SSRC, SOUND_TICKS};
 use super::*;
 
 const FEEDBACK_US: u64 = 50_000;
@@ -74,6 +74,14 @@ impl Incoming {
         (number, self.numbers.insert(number))
     }
 
+    /// A number that came in another packet's redundancy.
+    fn restore(&mut self, sequence: u16) {
+        let number = extend(self.highest, sequence);
+        if number >= self.first {
+            self.numbers.insert(number);
+        }
+    }
+
     /// Share of numbers that never came.
     pub fn residual(&self) -> f64 {
         let expected = (self.highest - self.first + 1) as f64;
@@ -104,6 +112,27 @@ impl Incoming {
     }
 }
 
+/// The largest packets of each kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Largest {
+    pub media: usize,
+    /// RTX.
+    pub repeat: usize,
+    /// Nothing but padding.
+    pub padding: usize,
+    pub rtcp: usize,
+}
+
+impl Largest {
+    fn of(&mut self, is_padding: bool, is_repeat: bool) -> &mut usize {
+        match (is_padding, is_repeat) {
+            (true, _) => &mut self.padding,
+            (false, true) => &mut self.repeat,
+            (false, false) => &mut self.media,
+        }
+    }
+}
+
 /// Who watches and listens.
 #[derive(Debug)]
 pub struct Viewer {
@@ -112,6 +141,8 @@ pub struct Viewer {
     audio_ssrc: u32,
     pub video: Incoming,
     pub audio: Incoming,
+    /// What of it can be heard: what arrived, and what the redundancy of later packets restored.
+    pub heard: Incoming,
     /// Sends transport-wide feedback.
     pub feeds_back: bool,
     /// Sends this REMB once a second.
@@ -143,7 +174,7 @@ pub struct Viewer {
     timeline: Option<(u32, u64)>,
     /// Playout delay of the latest picture that says one.
     pub delay: Option<[u8; 3]>,
-    pub largest: usize,
+    pub largest: Largest,
     pub padding: u64,
 }
 
@@ -155,6 +186,7 @@ impl Viewer {
             audio_ssrc,
             video: Incoming::default(),
             audio: Incoming::default(),
+            heard: Incoming::default(),
             feeds_back: true,
             remb_bps: 0,
             playout_us: 100_000,
@@ -178,7 +210,7 @@ impl Viewer {
             frames: Vec::new(),
             timeline: None,
             delay: None,
-            largest: 0,
+            largest: Largest::default(),
             padding: 0,
         }
     }
@@ -195,9 +227,9 @@ impl Viewer {
                     self.sender_report = Some((ssrc, (ntp >> 16) as u32, now));
                 }
             }
+            self.largest.rtcp = self.largest.rtcp.max(bytes.len());
             return;
         }
-        self.largest = self.largest.max(bytes.len());
         let header = Header::parse(bytes).expect("the router's own");
         if let Some(&[high, middle, low]) = element(&header, bytes, PLAYOUT_DELAY) {
             self.delay = Some([high, middle, low]);
@@ -212,11 +244,16 @@ impl Viewer {
             }
         }
         let payload = header.payload.of(bytes);
+        let largest = self
+            .largest
+            .of(payload.is_empty(), header.ssrc == self.video_ssrc + 1);
+        *largest = (*largest).max(bytes.len());
         let second = self.second(now);
         if header.ssrc == self.audio_ssrc {
             let (_, is_new) = self.audio.note(header.sequence);
             self.audio.doubles += u64::from(!is_new);
             self.audio.last = Some(now);
+            self.hear(&header, payload);
         } else if header.ssrc == self.video_ssrc {
             self.video.bytes.resize(second + 1, 0);
             self.video.bytes[second] += bytes.len() as u64;
@@ -231,6 +268,30 @@ impl Viewer {
             self.arrived(original, &header, payload, now, false);
         } else {
             panic!("an SSRC nobody announced: {}", header.ssrc);
+        }
+    }
+
+    /// Sound of a packet, and of those before it that it repeats.
+    fn hear(&mut self, header: &Header, payload: &[u8]) {
+        self.heard.note(header.sequence);
+        if header.payload_type != RED {
+            return;
+        }
+        let heads: Vec<_> = payload
+            .chunks(4)
+            .take_while(|head| head[0] & 0x80 != 0)
+            .collect();
+        let mut blocks = &payload[4 * heads.len() + 1..];
+        for head in heads {
+            let head = u32::from_be_bytes(head.try_into().expect("four bytes"));
+            let (offset, len) = ((head >> 10) & 0x3fff, head & 0x3ff);
+            let (block, rest) = blocks.split_at(len as usize);
+            let age = offset / SOUND_TICKS;
+            // Each block is filled with the number it was sent under: the same distance apart on both sides.
+            let primary = payload[payload.len() - 1];
+            assert_eq!(block[0], primary.wrapping_sub(age as u8));
+            self.heard.restore(header.sequence.wrapping_sub(age as u16));
+            blocks = rest;
         }
     }
 
