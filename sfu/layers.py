@@ -14,8 +14,9 @@ PINNED_PRIORITY: Final = 128  # and upwards, by the wished priority
 SPEAKER_PRIORITY: Final = 64
 _ORDINARY: Final = 1  # the priority of a wish that asks for none
 
-# Somebody who looks elsewhere for a moment must not cost the publisher an encoder restart.
-LOWER_AFTER_S: Final = 3.0
+# Somebody who looks elsewhere for a moment must not cost the publisher an encoder restart; and the layer is to be off
+# 2 s after the last wish (MP34): 0.2 s at most are the ticks', the rest the message's and the encoder's.
+LOWER_AFTER_S: Final = 1.5
 TOP_LAYER: Final = 2  # of a publisher who announced none
 
 

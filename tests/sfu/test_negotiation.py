@@ -517,6 +517,24 @@ async def test_wishes_choose_layers_and_tell_the_publisher(bench: Bench) -> None
     assert protocol.LayersWanted("ann", "cam", -1) in bench.events(), "a new owner hears it again"
 
 
+async def test_the_publisher_hears_in_time_to_be_off_in_2_s_and_back_in_1_s(bench: Bench) -> None:
+    """MP34. What is left of the 2 s is the publisher's: the message on its way, and a picture's time."""
+    bench.publisher()
+    bench.done(protocol.Open("bob", "room", EACH))
+    bench.done(protocol.Subscribe("bob", "cam"))
+    bench.described(protocol.Offer("bob", offer(section("0", VIDEO, RECV))))
+    bench.later(1)
+    for _ in range(3):
+        wished_at = bench.now  # right after a tick: the longest wait for the next
+        bench.done(protocol.Want("bob", "cam", Wish(paused=True)))
+        while not (told := bench.later(TICK_S / 2)):
+            assert bench.now - wished_at < 2
+        assert told == [protocol.LayersWanted("ann", "cam", -1)]
+        assert bench.now - wished_at < 1.75
+        bench.done(protocol.Want("bob", "cam", Wish()))
+        assert bench.events() == [protocol.LayersWanted("ann", "cam", 2)], "at once"
+
+
 async def test_looking_away_for_a_moment_costs_the_publisher_nothing(bench: Bench) -> None:
     bench.publisher()
     bench.done(protocol.Open("bob", "room", EACH))
