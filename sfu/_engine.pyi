@@ -218,12 +218,12 @@ class Engine:
 
         Keys: "transports", "publications", "layers", "subscriptions" -> (handle, counters), "drops",
         "connections", "relays" and "waits" -> [(0, counters)]; of all threads together; "loads" -> (thread, counters).
-        publication: packets, bytes, lost, nacks_sent, plis_sent, firs_sent (counted among the plis), jitter (RTP
-        units), layers, gated, off_stage (not forwarded because others were louder)
-        layers: a row per layer of a publication that was ever heard: layer (0 lowest), packets, bytes, lost, jitter,
-        bps (measured), frames, key_frames, freezes, frozen_us, live
-        subscription: packets, bytes, nacks, plis, firs (counted among the plis), retransmitted,
-        retransmitted_bytes, first_sequence, last_sequence (extended), layer (forwarded now, from 1; 0 none),
+        publication: packets, bytes, octets (of payload), lost, nacks_sent (packets), plis_sent, firs_sent (counted
+        among the plis), jitter (RTP units), layers, gated, off_stage (not forwarded because others were louder)
+        layers: a row per layer of a publication that was ever heard: layer (0 lowest), packets, bytes, octets, lost,
+        jitter, bps (measured), frames, key_frames, freezes, frozen_us, live
+        subscription: packets, bytes, octets (none of the three with repetitions), nacks (packets), asked_again (sequence
+        numbers in them), plis, firs (counted among the plis), retransmitted, retransmitted_octets, first_sequence, last_sequence (extended), layer (forwarded now, from 1; 0 none),
         target_bps, limited (the link or our CPU decides, not the wish), shed (our CPU does); as the subscriber reports: lost, fraction_lost (of
         256), jitter (RTP units), rtt_us
         transport: packets_in, bytes_in, packets_out, bytes_out, auth_failures, replays, rtt_us (of ICE), report_rtt_us

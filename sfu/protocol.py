@@ -303,10 +303,10 @@ class LayerStatistics(_Message, frozen=True):
 
 
 class TrackStatistics(_Message, frozen=True):
-    """Named as in W3C webrtc-stats: counters since the track began.
+    """Named as in W3C webrtc-stats, and meant so: counters since the track began.
 
-    `pli_count` counts every key frame request, `fir_count` those that were FIR. `packets_off_stage` were not
-    forwarded because others were louder.
+    `bytes_*` are payload; `nack_count` are packets, each of which may ask for many. Our own: `packets_off_stage` were
+    not forwarded because others were louder.
     """
 
     track: str
@@ -325,6 +325,7 @@ class TrackStatistics(_Message, frozen=True):
 class SubscriptionStatistics(_Message, frozen=True):
     """What a session is sent of one track. `layer`: forwarded now, -1 none. `target_bitrate_bps`: of the layer chosen.
 
+    `packets_sent` and `bytes_sent` count what was sent again, too. `first_sequence` to `last_sequence` were sent once.
     `quality_limitation_reason`: none | bandwidth (the link) | cpu (the worker's) | other (the group's policy). As the subscriber reports:
     `packets_lost`, `fraction_lost` (0..1 since its report before), `jitter_s`, `round_trip_time_s`.
     """
@@ -353,7 +354,8 @@ class SessionStatistics(_Message, frozen=True):
     """All transports of a session together. Zero = not known (yet).
 
     `available_outgoing_bitrate_bps`: what the link to the peer carries; `queue_delay_s`: how long packets wait on it;
-    `packet_send_delay_s`: how long the longest waited here for it, in the last second.
+    `packet_send_delay_s`: how long the longest waited here for it, in the last second; `packets_expired_on_send`
+    waited too long.
     """
 
     session: str
@@ -366,7 +368,7 @@ class SessionStatistics(_Message, frozen=True):
     available_outgoing_bitrate_bps: int = 0
     queue_delay_s: float = 0.0
     packet_send_delay_s: float = 0.0
-    packets_discarded_on_send: int = 0
+    packets_expired_on_send: int = 0
 
 
 class LoadStatistics(_Message, frozen=True):

@@ -122,6 +122,6 @@ def _measure(session: Session, tables: dict[str, dict[int, Counters]]) -> _Measu
         row = tables["subscriptions"].get(stream.subscription or 0)
         if row is not None:
             found.packets += row.get("packets", 0)
-            found.lost += row.get("nacks", 0)
+            found.lost += row.get("asked_again", 0)
             found.fraction_lost = max(found.fraction_lost, row.get("fraction_lost", 0))
     return found

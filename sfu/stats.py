@@ -94,7 +94,7 @@ def _session(session: Session, transports: dict[int, Counters]) -> protocol.Sess
         available_outgoing_bitrate_bps=sum(known),
         queue_delay_s=max((row.get("queue_us", 0) for row in rows), default=0) / MICRO,
         packet_send_delay_s=max((row.get("paced_us", 0) for row in rows), default=0) / MICRO,
-        packets_discarded_on_send=sum(row.get("paced_dropped", 0) for row in rows),
+        packets_expired_on_send=sum(row.get("paced_dropped", 0) for row in rows),
     )
 
 
@@ -109,10 +109,10 @@ def _track(track: Track, counters: Counters, layers: list[Counters]) -> protocol
         track=track.id,
         session=track.session,
         packets_received=counters.get("packets", 0),
-        bytes_received=counters.get("bytes", 0),
+        bytes_received=counters.get("octets", 0),
         packets_lost=counters.get("lost", 0),
         nack_count=counters.get("nacks_sent", 0),
-        pli_count=counters.get("plis_sent", 0),
+        pli_count=counters.get("plis_sent", 0) - counters.get("firs_sent", 0),
         fir_count=counters.get("firs_sent", 0),
         jitter_s=counters.get("jitter", 0) / clock_hz,
         packets_off_stage=counters.get("off_stage", 0),
@@ -124,7 +124,7 @@ def _layer(counters: Counters, clock_hz: int) -> protocol.LayerStatistics:
     return protocol.LayerStatistics(
         layer=counters.get("layer", 0),
         packets_received=counters.get("packets", 0),
-        bytes_received=counters.get("bytes", 0),
+        bytes_received=counters.get("octets", 0),
         packets_lost=counters.get("lost", 0),
         jitter_s=counters.get("jitter", 0) / clock_hz,
         bitrate_bps=counters.get("bps", 0),
@@ -139,19 +139,22 @@ def _layer(counters: Counters, clock_hz: int) -> protocol.LayerStatistics:
 def _subscription(
     session: str, track: str, kind: MediaKind, stream: Stream, counters: Counters
 ) -> protocol.SubscriptionStatistics:
+    again, octets_again = (
+        counters.get(name, 0) for name in ("retransmitted", "retransmitted_octets")
+    )
     reason = "bandwidth" if counters.get("limited", 0) else "none"
     if counters.get("shed", 0):
         reason = "cpu"
     return protocol.SubscriptionStatistics(
         session=session,
         track=track,
-        packets_sent=counters.get("packets", 0),
-        bytes_sent=counters.get("bytes", 0),
+        packets_sent=counters.get("packets", 0) + again,
+        bytes_sent=counters.get("octets", 0) + octets_again,
         nack_count=counters.get("nacks", 0),
-        pli_count=counters.get("plis", 0),
+        pli_count=counters.get("plis", 0) - counters.get("firs", 0),
         fir_count=counters.get("firs", 0),
-        retransmitted_packets_sent=counters.get("retransmitted", 0),
-        retransmitted_bytes_sent=counters.get("retransmitted_bytes", 0),
+        retransmitted_packets_sent=again,
+        retransmitted_bytes_sent=octets_again,
         first_sequence=counters.get("first_sequence", 0),
         last_sequence=counters.get("last_sequence", 0),
         layer=counters.get("layer", 0) - 1,

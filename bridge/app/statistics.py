@@ -34,9 +34,9 @@ _METRICS: Final = (
     ("packets_sent", "Packets to the peers that are in."),
     ("packets_lost", "Packets that never came from the peers that are in."),
     ("retransmitted_packets_sent", "Packets sent again."),
-    ("nack_count", "Packets asked for again, by us and by peers."),
-    ("pli_count", "Key frames asked for, by us and by peers."),
-    ("fir_count", "Of these, by FIR."),
+    ("nack_count", "NACK packets, ours and those of peers."),
+    ("pli_count", "Key frames asked for by PLI, by us and by peers."),
+    ("fir_count", "Key frames asked for by FIR, likewise."),
     ("freeze_count", "Pauses of pictures that were too long."),
 )
 # field of `protocol.LoadStatistics`, meaning

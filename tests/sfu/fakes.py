@@ -207,8 +207,8 @@ class FakePlane:
 
     def statistics(self) -> dict[str, list[tuple[int, dict[str, int]]]]:
         return {
-            "publications": [(h, {"packets": 50, "bytes": 5_000}) for h in self.publications],
-            "subscriptions": [(h, {"packets": 40, "bytes": 4_000}) for h in self.subscriptions],
+            "publications": [(h, {"packets": 50, "octets": 5_000}) for h in self.publications],
+            "subscriptions": [(h, {"packets": 40, "octets": 4_000}) for h in self.subscriptions],
             "transports": [],
             "drops": [(0, {"unvalidated": 3})],
         }

@@ -45,6 +45,9 @@ impl Router {
                 }
                 Packet::Nack { media, lost } => {
                     if let Some(sub) = self.sent_to(slot, media) {
+                        if let Some(cold) = &mut self.subscriptions[sub as usize] {
+                            cold.nacks += 1;
+                        }
                         for sequence in lost {
                             self.repeat(sub, sequence, now, sink);
                         }
@@ -229,7 +232,7 @@ impl Router {
         let Some(cold) = &mut self.subscriptions[sub as usize] else {
             return;
         };
-        cold.nacks += 1;
+        cold.asked_again += 1;
         let sequence = extend(hot.last_sequence, sequence);
         if hot.packets == 0 || sequence > hot.last_sequence || hot.paused {
             return;
@@ -308,8 +311,10 @@ impl Router {
         } else {
             sink.rtp_done(len.unwrap_or(0));
         }
-        cold.retransmitted += u64::from(len.is_some());
-        cold.retransmitted_bytes += len.unwrap_or(0) as u64;
+        if len.is_some() {
+            cold.retransmitted += 1;
+            cold.retransmitted_octets += u64::from(meta.payload.len);
+        }
     }
 
     /// Feedback about numbers that were never written is a lie (S8).

@@ -61,6 +61,7 @@ impl Router {
         }
         publication.counters.packets += 1;
         publication.counters.bytes += packet.len() as u64;
+        publication.counters.octets += u64::from(header.payload.len);
         let Some((codec, rtx)) = publication.codec_of(header.payload_type) else {
             self.foreign += 1;
             return;
@@ -80,6 +81,7 @@ impl Router {
         }
         let layer = &mut publication.layers[usize::from(stream.layer)];
         layer.counted += packet.len() as u64;
+        layer.octets += u64::from(header.payload.len);
         layer.packets += 1;
         let kind = publication.kinds[usize::from(codec)];
         let mut meta = Meta::read(&header, values, codec, kind, packet);

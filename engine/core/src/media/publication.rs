@@ -74,6 +74,8 @@ pub struct Layer {
     pub lost_before: u64,
     /// Packets ever received.
     pub packets: u64,
+    /// Payload bytes in them.
+    pub octets: u64,
     /// Bytes ever received, and at the last round.
     pub counted: u64,
     /// See `counted`.

@@ -138,7 +138,7 @@ impl Router {
                 if self.numbers.is_empty() {
                     continue;
                 }
-                publication.counters.nacks_sent += self.numbers.len() as u64;
+                publication.counters.nacks_sent += 1;
                 self.builder.clear();
                 self.builder.receiver_report(transport.reporter, &[]);
                 self.builder.nack(transport.reporter, ssrc, &self.numbers);

@@ -15,9 +15,11 @@ pub struct PublicationStatistics {
     pub packets: u64,
     /// Their bytes, RTP headers included.
     pub bytes: u64,
+    /// Payload bytes in them.
+    pub octets: u64,
     /// Packets that never came (RFC 3550 appendix A.3), retransmissions counted as received.
     pub lost: u64,
-    /// Sequence numbers asked for again.
+    /// NACK packets sent.
     pub nacks_sent: u64,
     /// Key frame requests sent (PLI or FIR).
     pub plis_sent: u64,
@@ -42,6 +44,8 @@ pub struct LayerStatistics {
     pub packets: u64,
     /// Their bytes, RTP headers included.
     pub bytes: u64,
+    /// Payload bytes in them.
+    pub octets: u64,
     /// Packets that never came.
     pub lost: u64,
     /// Interarrival jitter, RTP clock units.
@@ -93,16 +97,20 @@ pub struct SubscriptionStatistics {
     pub packets: u64,
     /// Their bytes, RTP headers included.
     pub bytes: u64,
-    /// Sequence numbers the subscriber asked for again.
+    /// Payload bytes in them.
+    pub octets: u64,
+    /// NACK packets of the subscriber.
     pub nacks: u64,
+    /// Sequence numbers in them.
+    pub asked_again: u64,
     /// Key frames the subscriber asked for (PLI or FIR).
     pub plis: u64,
     /// Of these, by FIR.
     pub firs: u64,
     /// Packets repeated.
     pub retransmitted: u64,
-    /// Their bytes.
-    pub retransmitted_bytes: u64,
+    /// Payload bytes in them.
+    pub retransmitted_octets: u64,
     /// Layer that is forwarded now, counted from 1; 0 = none.
     pub layer: u64,
     /// Measured bits per second of the layer that is to be forwarded; 0 = none, or unknown.
@@ -207,11 +215,13 @@ impl Router {
                     let counters = SubscriptionStatistics {
                         packets: hot.packets,
                         bytes: hot.bytes,
+                        octets: hot.octets,
                         nacks: cold.nacks,
+                        asked_again: cold.asked_again,
                         plis: cold.plis,
                         firs: cold.firs,
                         retransmitted: cold.retransmitted,
-                        retransmitted_bytes: cold.retransmitted_bytes,
+                        retransmitted_octets: cold.retransmitted_octets,
                         layer: if hot.current == NONE {
                             0
                         } else {
@@ -243,6 +253,7 @@ fn by_layer(publication: &Publication) -> [LayerStatistics; MAX_LAYERS] {
         *counters = LayerStatistics {
             packets: layer.packets,
             bytes: layer.counted,
+            octets: layer.octets,
             lost: layer.lost_before + receive.map_or(0, Receive::lost),
             jitter: receive.map_or(0, Receive::jitter),
             bps: if layer.live { layer.bps } else { 0 },

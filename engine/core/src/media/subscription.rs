@@ -205,8 +205,10 @@ pub struct Subscription {
     pub first_sequence: u64,
     /// Next RTX number.
     pub rtx_sequence: u16,
-    /// Asked for.
+    /// NACK packets heard.
     pub nacks: u64,
+    /// Sequence numbers in them.
+    pub asked_again: u64,
     /// Key frames asked for.
     pub plis: u64,
     /// Of these, by FIR.
@@ -214,7 +216,7 @@ pub struct Subscription {
     /// Packets repeated.
     pub retransmitted: u64,
     /// Their bytes.
-    pub retransmitted_bytes: u64,
+    pub retransmitted_octets: u64,
     /// What the subscriber last reported.
     pub reception: Reception,
     /// Packets at the last sender report.
@@ -325,10 +327,11 @@ impl Subscription {
             first_sequence,
             rtx_sequence: 1 + (start >> 48) as u16 % 0x4000,
             nacks: 0,
+            asked_again: 0,
             plis: 0,
             firs: 0,
             retransmitted: 0,
-            retransmitted_bytes: 0,
+            retransmitted_octets: 0,
             reception: Reception::default(),
             reported: 0,
             key_asked: Micros(0),

@@ -29,6 +29,8 @@ fn each_layer_counts_for_itself() {
     assert_eq!(none, crate::media::LayerStatistics::default());
     assert_eq!(low.packets + high.packets, publication.packets);
     assert_eq!(low.bytes + high.bytes, publication.bytes);
+    assert_eq!(low.octets + high.octets, publication.octets);
+    assert!(publication.octets + 12 * publication.packets <= publication.bytes);
     let own = story.subscription(1);
     assert_eq!((own.layer, own.limited), (2, false));
     assert_eq!(own.target_bps, high.bps);
