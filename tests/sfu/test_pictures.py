@@ -11,6 +11,7 @@ from sfu.answers import CommandKey
 from sfu.description import Direction, LayerSpec, MediaKind, Wish
 from sfu.layers import LOWER_AFTER_S
 from sfu.pictures import AUDIENCE_S, Picture, chosen, ranked, silenced
+from sfu.speakers import ACTIVE_FRAMES
 from sfu.worker import TICK_S, Worker
 from tests.sfu.fakes import EACH, FakePlane, offer, section
 
@@ -149,6 +150,19 @@ async def test_who_is_quiet_is_not_seen_and_back_within_500_ms_of_speech() -> No
     assert meeting.seen_by("bob") == {"p1"}
     meeting.later(3)
     assert meeting.seen_by("bob") == set()
+
+
+async def test_the_first_report_of_a_voice_brings_its_picture_back_at_once() -> None:
+    """MP38. How soon the engine reports, and asks for the picture: engine/core, `onset`."""
+    meeting = Meeting(3)
+    meeting.policy(quiet_video_s=3)
+    meeting.later(5)
+    assert meeting.seen_by("bob") == set()
+    first = (20, ACTIVE_FRAMES, 0)  # level; frames and blocks of speech of an onset
+    group = meeting.worker._groups["room"].number
+    meeting.plane.happen("levels", group, [(meeting.mics["p1"], *first)])
+    meeting.worker.take_engine_events()
+    assert meeting.seen_by("bob") == {"p1"}, "no tick is waited for"
 
 
 async def test_the_audience_is_seen_while_it_speaks() -> None:

@@ -10,6 +10,7 @@ mod hostile;
 mod joining;
 mod mirrors;
 mod network;
+mod onset;
 mod shedding;
 mod stage;
 mod svc;
