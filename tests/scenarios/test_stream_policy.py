@@ -5,7 +5,7 @@ Not here: the rules in virtual time (tests/sfu/test_pictures.py), the ranking (e
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,10 @@ pytestmark = [pytest.mark.peers, pytest.mark.timeout(240)]
 
 LOOK_S = 0.6
 SPEAKERS = {"ann": 440, "bob": 660, "cat": 880}
+MORE = {"dan": 1_100, "fay": 1_320}
+TONES = SPEAKERS | MORE
+# The row: seen 500 ms after speech. Beside builds it took 0.2 to 0.9 s from asking the SDK to our look at what it decoded.
+SEEN_S = 1.5
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def _client(parley: Parley, folder: Path, name: str, *arguments: str) -> PeerPro
 
 
 class Stage:
-    """Three who publish, one who looks on."""
+    """Some who publish, one who looks on."""
 
     def __init__(self, viewer: PeerProcess, speakers: dict[str, PeerProcess]) -> None:
         self.viewer, self.speakers = viewer, speakers
@@ -71,7 +75,7 @@ class Stage:
         return {
             one["name"]
             for one in await self.viewer.ask("peaks")
-            if any(abs(hz - SPEAKERS[one["name"]]) < 20 for hz, _ in one["tones"])
+            if any(abs(hz - TONES[one["name"]]) < 20 for hz, _ in one["tones"])
         }
 
     async def until(self, look: Any, wanted: set[str], wait_s: float) -> float:
@@ -84,10 +88,16 @@ class Stage:
         raise AssertionError(f"{look.__name__}: {seen}, not {wanted}, after {wait_s:.0f} s")
 
 
-async def _stage(stack: AsyncExitStack, parley: Parley, folder: Path) -> Stage:
+async def _stage(
+    stack: AsyncExitStack,
+    parley: Parley,
+    folder: Path,
+    people: Mapping[str, int] = SPEAKERS,
+    *how: str,
+) -> Stage:
     speakers = {}
-    for name, hz in SPEAKERS.items():
-        peer = _client(parley, folder, name, "--tone-hz", str(hz), "--queue-ms", "60")
+    for name, hz in people.items():
+        peer = _client(parley, folder, name, "--tone-hz", str(hz), "--queue-ms", "60", *how)
         speakers[name] = await stack.enter_async_context(peer)
         await peer.ask("speak", on=False)
     viewer = _client(parley, folder, "eve", "--no-audio", "--no-video")
@@ -123,27 +133,31 @@ async def test_the_last_speaker_is_seen(parley: Parley, tmp_path: Path) -> None:
 async def test_who_is_quiet_is_seen_again_when_he_speaks(parley: Parley, tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         stage = await _stage(stack, parley, tmp_path)
-        await stage.until(stage.moving, set(), 20)
-        before = await stage.frames("bob")
-        began = time.monotonic()
-        await stage.speak("bob")
-        while await stage.frames("bob") == before:
-            assert time.monotonic() - began < 10, "bob speaks and is not seen"
-            await asyncio.sleep(0.02)
-        print(f"bob is seen {1000 * (time.monotonic() - began):.0f} ms after he began to speak")
-        await stage.until(stage.moving, {"bob"}, 10)
+        for name in SPEAKERS:
+            await stage.speak()
+            await stage.until(stage.moving, set(), 20)
+            before = await stage.frames(name)
+            began = time.monotonic()
+            await stage.speak(name)
+            while await stage.frames(name) == before:
+                assert time.monotonic() - began < SEEN_S, f"{name} speaks and is not seen"
+                await asyncio.sleep(0.02)
+            took_ms = 1000 * (time.monotonic() - began)
+            print(f"{name} is seen {took_ms:.0f} ms after the beginning of speech")
+            await stage.until(stage.moving, {name}, 10)
 
 
-@pytest.mark.parametrize("parley", [{"loudest": 2}], indirect=True, ids=["loudest-2"])
+@pytest.mark.parametrize("parley", [{"loudest": 3}], indirect=True, ids=["loudest-3"])
 async def test_at_most_so_many_voices_are_heard(parley: Parley, tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
-        stage = await _stage(stack, parley, tmp_path)
+        stage = await _stage(stack, parley, tmp_path, TONES, "--no-video")
         await stage.speak("ann")
         await stage.until(stage.heard, {"ann"}, 15)
-        await stage.speak("ann", "bob")
-        await stage.until(stage.heard, {"ann", "bob"}, 15)
         await stage.speak("ann", "bob", "cat")
-        await asyncio.sleep(2.0)
-        assert await stage.heard() == {"ann", "bob"}, "a third as loud waits"
-        await stage.speak("bob", "cat")
-        await stage.until(stage.heard, {"bob", "cat"}, 15)
+        await stage.until(stage.heard, {"ann", "bob", "cat"}, 15)
+        await stage.speak(*TONES)
+        for _ in range(10):
+            await asyncio.sleep(0.4)
+            assert await stage.heard() == {"ann", "bob", "cat"}, "others as loud wait"
+        await stage.speak("cat", "dan", "fay")
+        await stage.until(stage.heard, {"cat", "dan", "fay"}, 15)
