@@ -29,6 +29,7 @@ FPS = 12
 SWITCHES = 20
 SWITCHED_S = 4.0  # an encoder's key frame on a busy machine
 RATE_S = 2.0
+SILENCE_S, SILENT_BPS = 5.0, 5_000
 # By quality. H.264 is simulcast, of livekit-client's own sizes.
 SVC, SIMULCAST = (256, 512, 1024), (320, 640, 1024)
 
@@ -253,6 +254,45 @@ async def test_red_reaches_those_who_know_it_and_opus_the_others(
         )
         assert sizes[0] > 1.5 * sizes[1], "twice the sound in a packet"
         assert (red["packetsLost"], opus["packetsLost"]) == (0, 0)
+
+
+async def _audio_bps(browser: Browser, way: str) -> float:
+    """Of the one audio stream, RTP headers included, over `SILENCE_S`."""
+
+    async def size() -> int:
+        (stream,) = await sdkpage.streams(browser, way, "audio")
+        counted = "Received" if way == "inbound" else "Sent"
+        return int(stream[f"bytes{counted}"] + stream[f"headerBytes{counted}"])
+
+    before, began = await size(), time.monotonic()
+    await asyncio.sleep(SILENCE_S)
+    return (await size() - before) * 8 / (time.monotonic() - began)
+
+
+@pytest.mark.parametrize("red", [False, True], ids=["opus", "red"])
+async def test_a_silent_microphone_costs_next_to_nothing(tmp_path: Path, *, red: bool) -> None:
+    """MP19: Opus DTX, at the publisher and at who receives; speech is whole again at once."""
+    async with _call(tmp_path, "") as (ann, ben):
+        await sdkpage.publish(ann, audio={"dtx": True, "red": red})
+
+        async def heard() -> bool:
+            return hears(await ben.peaks(), ANN.tone_hz)
+
+        await _within(20, heard, "Ann's tone")
+        spoken_bps = await _audio_bps(ben, "inbound")
+        await ann.speak(False)
+        await asyncio.sleep(1.5)
+        sent_bps, received_bps = await asyncio.gather(
+            _audio_bps(ann, "outbound"), _audio_bps(ben, "inbound")
+        )
+        print(
+            f"{spoken_bps:.0f} bit/s of sound; silent: {sent_bps:.0f} sent, {received_bps:.0f} received"
+        )
+        assert max(sent_bps, received_bps) < SILENT_BPS < spoken_bps / 2
+        await ann.speak(True)
+        await _within(5, heard, "her tone again")
+        (stream,) = await sdkpage.streams(ben, "inbound", "audio")
+        assert stream["packetsLost"] == 0, "what is not sent is no loss"
 
 
 async def test_simulcast_by_ssrc_groups(tmp_path: Path) -> None:

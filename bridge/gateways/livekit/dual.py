@@ -99,6 +99,7 @@ class Dual:
         ended = await self._publications.match(offer)
         answer = await self._context.media.offer(session, self._publications.preferred(offer))
         self._state.descriptions += 1
+        answer = self._publications.pausing(answer)
         spelled = spell(answer, description.id, self._publisher, self._state.descriptions)
         self._send(rtc.SignalResponse(answer=spelled))
         await self._publications.unpublish(ended)

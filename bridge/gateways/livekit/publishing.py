@@ -19,7 +19,7 @@ from bridge.conference.ids import ConferenceId, LegId, TrackId
 from bridge.gateway import Context
 from bridge.gateways.livekit import wire
 from bridge.gateways.livekit.state import WireState
-from sfu.description import Description, MediaKind, Section
+from sfu.description import Codec, Description, MediaKind, Section
 
 MAX_ANNOUNCED: Final = 32  # the conference allows fewer live ones; ended ones leave
 
@@ -63,6 +63,8 @@ class Publications:
         cids = wire.cids_of(ask)
         self._state.cids[track] = list(cids)
         self._state.codecs[track] = wire.codec_of(command, ask)
+        if command.disable_dtx:
+            self._state.steady.append(track)
         try:
             await self._save()
             await self._expect(session, command, cids)
@@ -99,6 +101,20 @@ class Publications:
 
         return replace(offer, sections=tuple(map(sorted_section, offer.sections)))
 
+    def pausing(self, answer: Description) -> Description:
+        """The answer that asks for pauses in silence (Opus DTX), except where the client announced to make none.
+
+        libwebrtc makes them if the other side asks, and livekit's clients expect their server to ask.
+        """
+
+        def asked(section: Section) -> Section:
+            owner = self._state.mids.get(section.mid)
+            if section.kind is not MediaKind.AUDIO or owner is None or owner in self._state.steady:
+                return section
+            return replace(section, codecs=tuple(map(_with_pauses, section.codecs)))
+
+        return replace(answer, sections=tuple(map(asked, answer.sections)))
+
     def _owners(self) -> dict[str, str]:
         return {cid: track for track, cids in self._state.cids.items() for cid in cids}
 
@@ -129,6 +145,12 @@ class Publications:
         """The conference ended it."""
         self._state.forget(track)
         self._state.mids = {mid: t for mid, t in self._state.mids.items() if t != track}
+
+
+def _with_pauses(codec: Codec) -> Codec:
+    if codec.name.lower() != "opus" or codec.parameter("usedtx") is not None:
+        return codec
+    return replace(codec, parameters=(*codec.parameters, ("usedtx", "1")))
 
 
 def _refusal(

@@ -124,6 +124,7 @@ class Single:
         self._requirement.offered(offer)
         ended = await self._publications.match(offer)
         answer = await self._context.media.offer(self._session, self._publications.preferred(offer))
+        answer = self._publications.pausing(answer)
         self._state.descriptions += 1
         number, version = description.id, self._state.descriptions
         self._send(rtc.SignalResponse(answer=spell(answer, number, self._session, version)))

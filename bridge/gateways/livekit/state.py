@@ -24,7 +24,7 @@ VERSION: Final = 1
 class WireState:
     """One leg's memory. `cids`: track -> names its section may arrive under; `mids`: section -> track.
 
-    `codecs`: track -> encoding name that it shall be sent in.
+    `codecs`: track -> encoding name that it shall be sent in. `steady`: tracks that are sent through silence, too.
     """
 
     claims: Claims
@@ -36,6 +36,7 @@ class WireState:
     cids: dict[str, list[str]] = field(default_factory=dict)
     codecs: dict[str, str] = field(default_factory=dict)
     mids: dict[str, str] = field(default_factory=dict)
+    steady: list[str] = field(default_factory=list)
     has_publisher: bool = False  # of a dual connection: its second session is open
     offers: int = 0  # id of our last offer (dual)
     descriptions: int = 0  # session-version of our last SDP
@@ -44,6 +45,7 @@ class WireState:
         """It ended; sections that carried it may go on for a while."""
         self.cids.pop(track, None)
         self.codecs.pop(track, None)
+        self.steady = [name for name in self.steady if name != track]
 
     def to_json(self) -> dict[str, object]:
         claims = self.claims
@@ -66,6 +68,7 @@ class WireState:
             "cids": {track: list(names) for track, names in self.cids.items()},
             "codecs": dict(self.codecs),
             "mids": dict(self.mids),
+            "steady": list(self.steady),
             "publisher": self.has_publisher,
             "offers": self.offers,
             "descriptions": self.descriptions,
@@ -90,6 +93,8 @@ def from_json(saved: Mapping[str, object]) -> WireState:
     state.attributes = {k: str(v) for k, v in _table(saved, "attributes").items()}
     state.codecs = {k: str(v) for k, v in _table(saved, "codecs").items()}
     state.mids = {k: str(v) for k, v in _table(saved, "mids").items()}
+    steady = saved.get("steady", [])
+    state.steady = [str(track) for track in steady] if isinstance(steady, list) else []
     for track, names in _table(saved, "cids").items():
         state.cids[track] = [str(name) for name in names] if isinstance(names, list) else []
     return state

@@ -313,6 +313,7 @@ def test_wire_state_survives_json(
         attributes=attributes,
         cids=cids,
         mids=mids,
+        steady=list(cids),
         offers=number,
         descriptions=number,
         bump=number,

@@ -338,6 +338,25 @@ LAYERS = [
 ]
 
 
+@pytest.mark.parametrize("is_single", [True, False], ids=["single", "dual"])
+async def test_pauses_are_asked_of_those_who_did_not_refuse_them(
+    rig: Rig, *, is_single: bool
+) -> None:
+    """MP19. Of what we send nothing is said: libwebrtc would take it for how it shall send."""
+    alice = await (rig.single if is_single else rig.dual)("alice")
+    await alice.until("join")
+    await alice.add_track("voice")
+    await alice.add_track("music", disable_dtx=True)
+    sections = [section("0", track="voice", direction=Direction.SENDONLY)]
+    sections += [section("1", track="music", direction=Direction.SENDONLY), section("2")]
+    description = rtc.SessionDescription(type="offer", sdp=offer_text(*sections), id=7)
+    await alice.send(offer=description)
+    answer = sdp.parse((await alice.until("answer")).sdp, DescriptionType.ANSWER)
+    asked = [one.codecs[0].parameter("usedtx") for one in answer.sections if one.codecs]
+    assert asked[:2] == ["1", None]
+    assert set(asked[2:]) <= {None}
+
+
 async def test_a_publisher_hears_which_layers_nobody_watches(rig: Rig) -> None:
     alice = await rig.single("alice")
     await alice.until("join")
