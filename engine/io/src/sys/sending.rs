@@ -154,6 +154,21 @@ fn write_segment(control: &mut Control, used: usize, bytes: u16) -> usize {
     append(control, used, libc::SOL_UDP, libc::UDP_SEGMENT, bytes)
 }
 
+/// `sendmmsg`: how many messages have left, or -1 and errno says why the first one has not.
+///
+/// # Safety
+/// Every header points at live names, control data and vectors of live datagrams, of the stated lengths.
+unsafe fn depart(socket: &Socket, messages: &mut [libc::mmsghdr]) -> c_int {
+    #[cfg(test)]
+    let messages = match tests::up_to_refused(messages) {
+        [] => return -1,
+        rest => rest,
+    };
+    let (first, flags) = (messages.as_mut_ptr(), libc::MSG_DONTWAIT);
+    // SAFETY: the caller's promise.
+    unsafe { libc::sendmmsg(socket.raw(), first, messages.len() as _, flags as _) }
+}
+
 /// Send all, at most a batch; returns how many the kernel refused. One that it refuses is skipped: media does not wait.
 pub fn send(socket: &Socket, mut parts: &[Outgoing<'_>]) -> usize {
     let mut departure = Departure::new();
@@ -166,10 +181,7 @@ pub fn send(socket: &Socket, mut parts: &[Outgoing<'_>]) -> usize {
             let rest = &mut departure.messages[at..count];
             // SAFETY: every header points at live names, control data and datagrams of the stated lengths, which
             // the kernel only reads, and at vectors that do not move during the call.
-            let sent = unsafe {
-                let flags = libc::MSG_DONTWAIT;
-                libc::sendmmsg(socket.raw(), rest.as_mut_ptr(), rest.len() as _, flags as _)
-            };
+            let sent = unsafe { depart(socket, rest) };
             if sent > 0 {
                 let gone = at + sent as usize;
                 parts = &parts[departure.runs[at..gone].iter().sum::<usize>()..];
@@ -200,12 +212,114 @@ pub fn send(socket: &Socket, mut parts: &[Outgoing<'_>]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
     use std::time::Duration;
 
     use proptest::prelude::*;
 
     use super::*;
+
+    thread_local! {
+        /// Why the "kernel" of this thread refuses messages to be cut (errno); zero: the real one is asked.
+        static REFUSES: Cell<c_int> = const { Cell::new(0) };
+        /// Messages so refused.
+        static REFUSED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// Whether a message asks the kernel to cut it.
+    fn is_run(message: &libc::mmsghdr) -> bool {
+        let header = &message.msg_hdr;
+        // SAFETY: the header points at live control data of the stated length, which these two walk.
+        unsafe {
+            let mut control = libc::CMSG_FIRSTHDR(header);
+            while !control.is_null() {
+                if ((*control).cmsg_level, (*control).cmsg_type)
+                    == (libc::SOL_UDP, libc::UDP_SEGMENT)
+                {
+                    return true;
+                }
+                control = libc::CMSG_NXTHDR(header, control);
+            }
+        }
+        false
+    }
+
+    /// What the kernel is asked to send: nothing from the message on that is refused, as `sendmmsg` stops there.
+    pub fn up_to_refused(messages: &mut [libc::mmsghdr]) -> &mut [libc::mmsghdr] {
+        let errno = REFUSES.get();
+        let taken = messages.iter().position(is_run);
+        let Some(taken) = taken.filter(|_| errno != 0) else {
+            return messages;
+        };
+        if taken == 0 {
+            REFUSED.set(REFUSED.get() + 1);
+            // SAFETY: the address of this thread's errno.
+            unsafe { *libc::__errno_location() = errno };
+        }
+        &mut messages[..taken]
+    }
+
+    /// A run of three between two lone datagrams, by a kernel that refuses runs: (messages refused, datagrams lost,
+    /// datagrams of the run that arrive). The lone ones do.
+    fn refused_with(errno: c_int, socket: &Socket) -> (usize, usize, usize) {
+        let peers = [peer(), peer()];
+        let datagrams = [[1; 300], [2; 300], [3; 300], [4; 300], [5; 300]];
+        let part = |at: usize| Outgoing {
+            bytes: &datagrams[at],
+            name: &peers[usize::from((1..4).contains(&at))].1,
+            control: &[],
+            follows: at == 2 || at == 3,
+        };
+        REFUSED.set(0);
+        REFUSES.set(errno);
+        let lost = send(socket, &[part(0), part(1), part(2), part(3), part(4)]);
+        REFUSES.set(0);
+        assert_eq!(received(&peers[0].0), datagrams[0]);
+        assert_eq!(received(&peers[0].0), datagrams[4]);
+        peers[1].0.set_nonblocking(true).expect("an option");
+        let mut room = [0; 2_000];
+        let mut arrived = 0;
+        while let Ok(len) = peers[1].0.recv(&mut room) {
+            arrived += 1;
+            assert_eq!(room[..len], datagrams[arrived]);
+        }
+        (REFUSED.get(), lost, arrived)
+    }
+
+    /// A device that cannot cut what it promised to: its datagrams leave one by one, now and ever after.
+    #[test]
+    fn a_kernel_that_cannot_cut_is_not_asked_again() {
+        for errno in [libc::EIO, libc::EOPNOTSUPP, libc::ENOPROTOOPT] {
+            let socket = bound();
+            assert!(socket.can_segment.get());
+            assert_eq!(refused_with(errno, &socket), (1, 0, 3));
+            assert!(!socket.can_segment.get(), "errno {errno}");
+            assert_eq!(refused_with(errno, &socket), (0, 0, 3));
+            // Another socket may be of another device.
+            assert!(bound().can_segment.get());
+        }
+    }
+
+    /// A run that is too long for the path leaves one by one, but the next one is cut again.
+    #[test]
+    fn a_run_refused_for_its_length_is_no_verdict() {
+        let socket = bound();
+        for _ in 0..2 {
+            assert_eq!(refused_with(libc::EMSGSIZE, &socket), (1, 0, 3));
+            assert!(socket.can_segment.get());
+        }
+    }
+
+    /// Where there is no room now, the run is lost and the rest is not; nothing is learnt of the device.
+    #[test]
+    fn a_full_socket_is_no_verdict() {
+        let socket = bound();
+        for _ in 0..2 {
+            assert_eq!(refused_with(libc::EAGAIN, &socket), (1, 3, 0));
+            assert!(socket.can_segment.get());
+        }
+    }
 
     fn peer() -> (UdpSocket, Name) {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
