@@ -90,6 +90,7 @@ class Client:
         self.heard: dict[str, Heard] = {}
         self.seen: dict[str, Seen] = {}
         self.texts: list[dict[str, str]] = []
+        self.data: list[dict[str, Any]] = []
         self.happened: list[dict[str, Any]] = []
         self.tasks: set[asyncio.Task[None]] = set()
         self.audio_publication: Any = None
@@ -127,9 +128,20 @@ class Client:
             self._spawn(self._read(reader, identity))
 
         room.register_text_stream_handler("lk.chat", text)
+        room.on("data_received", self._take)
 
     def _note(self, what: str, **details: Any) -> None:
         self.happened.append({"what": what, **details})
+
+    def _take(self, packet: Any) -> None:
+        self.data.append(
+            {
+                "from": packet.participant.identity if packet.participant else "",
+                "text": packet.data.decode(),
+                "topic": packet.topic,
+                "reliable": packet.kind == rtc.DataPacketKind.KIND_RELIABLE,
+            }
+        )
 
     async def _read(self, reader: Any, identity: str) -> None:
         text = await reader.read_all()
@@ -199,6 +211,14 @@ class Client:
             source.capture_frame(rtc.VideoFrame(width, height, rtc.VideoBufferType.RGBA, data))
             await asyncio.sleep(1 / FPS)
 
+    async def send(self, text: str, topic: str | None, *, reliable: bool) -> None:
+        """A line of chat, or with a topic a packet of data."""
+        us = self.room.local_participant
+        if topic is None:
+            await us.send_text(text, topic="lk.chat")
+        else:
+            await us.publish_data(text, reliable=reliable, topic=topic)
+
     async def remote_candidates(self) -> list[dict[str, Any]]:
         """Where the server says it is."""
         report = await self.room.get_rtc_stats()
@@ -267,8 +287,8 @@ async def _answer(client: Client, ask: dict[str, Any]) -> Any:
             }
             for s in client.seen.values()
         ]
-    if do == "say":
-        await client.room.local_participant.send_text(ask["text"], topic="lk.chat")
+    if do in ("say", "send_data"):
+        await client.send(ask["text"], ask.get("topic"), reliable=ask.get("reliable", True))
         return True
     if do == "speak":
         client.speaking = bool(ask["on"])
@@ -280,6 +300,7 @@ async def _answer(client: Client, ask: dict[str, Any]) -> Any:
         ]
     simple: dict[str, Callable[[], Any]] = {
         "texts": lambda: client.texts,
+        "data": lambda: client.data,
         "happened": lambda: client.happened,
         "identity": lambda: client.room.local_participant.identity,
     }

@@ -73,6 +73,10 @@ async def _sees(peer: PeerProcess, rgb: tuple[int, int, int]) -> bool:
     return any(near(seen["rgb"], rgb) for seen in await peer.ask("colours") if seen["rgb"])
 
 
+async def _has_data(peer: PeerProcess, text: str) -> bool:
+    return any(packet["text"] == text for packet in await peer.ask("data"))
+
+
 @pytest.mark.parametrize(
     ("parley", "connections"),
     [(1, (1, 1)), (1, (2, 2)), (1, (1, 2)), (2, (2, 2))],
@@ -99,6 +103,16 @@ async def test_two_sdk_clients_hear_and_see_each_other(
             return [line["text"] for line in lines] == ["grüß dich"]
 
         await _within(5, read, "the line of text")
+
+        for reliable in (True, False):
+            text = "sure" if reliable else "perhaps"  # lossy, yet on the loopback nothing is lost
+            await alice.ask("send_data", text=text, topic="game", reliable=reliable)
+            await _within(5, lambda p=bob, t=text: _has_data(p, t), f"{text} as data")
+        assert await bob.ask("data") == [
+            {"from": "alice", "text": "sure", "topic": "game", "reliable": True},
+            {"from": "alice", "text": "perhaps", "topic": "game", "reliable": False},
+        ]
+        assert await alice.ask("data") == []  # not to who sent it
 
         await bob.ask("mute")
         await _within(5, lambda: _not(_hears(alice, BOB_HZ)), "silence after a mute")

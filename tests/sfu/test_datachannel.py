@@ -1,6 +1,9 @@
 """Data channels end to end in memory, and the caps around them (S13)."""
 
 import asyncio
+import itertools
+import struct
+import time
 from collections import deque
 
 import pytest
@@ -115,29 +118,88 @@ async def test_a_message_above_the_cap_closes_its_channel() -> None:
 
 
 async def test_above_the_backlog_reliable_data_waits_and_lossy_is_lost() -> None:
-    client, server = await linked(ChannelSpec("reliable"), ChannelSpec("lossy", False, 0))
+    specs = (ChannelSpec("reliable"), ChannelSpec("lossy", False, 0))
+    client, server = await linked(*specs)
+    other_client, other = await linked(*specs)
     server.backlog = MESSAGE_BACKLOG_BYTES + 1
+    client.channels.send("lossy", b"is lost", binary=True)
     client.channels.send("reliable", b"waits", binary=True)
+    other_client.channels.send("lossy", b"of another peer", binary=True)
     await carry(client, server)
+    await carry(other_client, other)
     assert server.messages == []
+    assert other.messages == [("lossy", b"of another peer", True)]
     server.backlog = 0
     async with asyncio.timeout(10):  # the peer's own retransmission brings it
         while not server.messages:
             await carry(client, server, 1)
             await asyncio.sleep(0.02)
-    assert server.messages == [("reliable", b"waits", True)]
+    # What was lost is given up by its sender (RFC 3758), and the channel goes on.
+    client.channels.send("lossy", b"is heard", binary=True)
+    async with asyncio.timeout(10):
+        while len(server.messages) < 2:
+            await carry(client, server, 1)
+            await asyncio.sleep(0.02)
+    assert server.messages == [("reliable", b"waits", True), ("lossy", b"is heard", True)]
+    await close(client, server, other_client, other)
+
+
+async def test_a_backlog_that_grows_within_a_packet_costs_lossy_messages_only() -> None:
+    """Of one SCTP packet: the first message fills the backlog, those behind it find it full."""
+    client, server = await linked(ChannelSpec("reliable"), ChannelSpec("lossy", False, 0))
+    take = server.message
+
+    def fill(channel: str, data: bytes, binary: bool) -> None:
+        take(channel, data, binary)
+        server.backlog = MESSAGE_BACKLOG_BYTES + 1
+
+    server.message = fill  # type: ignore[method-assign]
+    streams = {c.label: c.id for c in server.channels._channels}
+    head = struct.pack("!HHI", 5_000, 5_000, server.channels._sctp._local_verification_tag)
+    tsn = server.channels._sctp._last_received_tsn
+    assert tsn is not None
+    chunks = b""
+    for n, label in enumerate(("lossy", "lossy", "reliable"), 1):
+        # Unordered, whole, binary (RFC 9260 section 3.3.1, RFC 8831 section 8).
+        body = struct.pack("!IHHI", tsn + n, streams[label], 0, 53) + b"%04d" % n
+        chunks += struct.pack("!BBH", 0, 7, 4 + len(body)) + body
+    checksum = struct.pack("<I", crc32c(head + bytes(4) + chunks))
+    server.channels.receive(head + checksum + chunks)
+    assert server.messages == [("lossy", b"0001", True), ("reliable", b"0003", True)]
     await close(client, server)
 
 
 async def test_a_slow_reader_is_refused() -> None:
+    """Of either so much is queued; what is too much of reliable data is refused, of lossy data lost."""
     client, server = await linked(ChannelSpec("reliable"), ChannelSpec("lossy", False, 0))
-    for _ in range(40):
-        server.channels.send("lossy", bytes(60_000), binary=True)
-    for _ in range(MESSAGE_BACKLOG_BYTES // 60_000):
+    other_client, other = await linked(ChannelSpec("lossy", False, 0))
+    seconds = itertools.count(time.monotonic())
+    client.channels._clock = lambda: next(seconds)  # a peer has no limit to what we may bring
+    fits = MESSAGE_BACKLOG_BYTES // 60_000
+    for n in range(40):
+        server.channels.send("lossy", bytes([n]) * 60_000, binary=True)
+    queued = {c.label: c.bufferedAmount for c in server.channels._channels}
+    assert queued == {"reliable": 0, "lossy": fits * 60_000}
+    for _ in range(fits):
         server.channels.send("reliable", bytes(60_000), binary=True)
     with pytest.raises(Refused):
         server.channels.send("reliable", bytes(60_000), binary=True)
-    await close(client, server)
+    server.channels.send("lossy", bytes(60_000), binary=True)
+    # Who reads is not behind one who does not.
+    other.channels.send("lossy", b"of another peer", binary=True)
+    await carry(other_client, other)
+    assert other_client.messages == [("lossy", b"of another peer", True)]
+    # The reader comes back: all of the reliable data, and of the lossy data what was queued.
+    async with asyncio.timeout(30):
+        while any(c.bufferedAmount for c in server.channels._channels):
+            await carry(client, server, 1)
+    await carry(client, server)
+    assert [data for label, data, _ in client.messages if label == "reliable"] == [
+        bytes(60_000)
+    ] * fits
+    lossy = [data[0] for label, data, _ in client.messages if label == "lossy"]
+    assert lossy == list(range(fits))
+    await close(client, server, other_client, other)
 
 
 @settings(
