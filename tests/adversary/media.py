@@ -264,6 +264,7 @@ class Rig:
     def __init__(self, listen: list[str] | None = None, shards: int = 1) -> None:
         self.engine = _engine.Engine(listen=listen or ["127.0.0.1"], port=0, shards=shards)
         self.events: list[tuple[str, int, object]] = []
+        self.panics = 0  # what the test brings about; `rig` looks at the end (S15)
         self._clerks: list[Peer] = []
         self._homes = itertools.cycle(range(self.engine.shards))
 
@@ -334,6 +335,10 @@ def rig(listen: list[str] | None = None, *, shards: int = 1) -> Iterator[Rig]:
         under_test.engine.close()
         while Wire.opened:
             Wire.opened.pop().close()
+    caught = under_test.counters("drops").get(
+        "panics", 0
+    )  # of a thread that has ended: all of them
+    assert caught == under_test.panics, f"{caught} panics of the data plane"
 
 
 class Wire:
@@ -456,8 +461,11 @@ class Peer:
     def send_rtp(self, packet: bytes) -> None:
         self.wire.send(self.protect(packet))
 
+    def protect_rtcp(self, compound: bytes) -> bytes:
+        return bytes(self._sender.protect_rtcp(compound))
+
     def send_rtcp(self, compound: bytes) -> None:
-        self.wire.send(bytes(self._sender.protect_rtcp(compound)))
+        self.wire.send(self.protect_rtcp(compound))
 
     def receive_rtp(self, within_s: float = WAIT_S) -> bytes:
         """The next RTP packet, decrypted, or `SILENCE`."""

@@ -232,6 +232,7 @@ def test_a_panic_in_one_shard_costs_nobody_in_another(under_test: Rig) -> None:
     for victim in victims:
         victim.connect()
     for sequence, victim in enumerate(victims, 1):
+        under_test.panics += 1
         under_test.engine.fail_deliberately(victim.transport)
         under_test.wait_for("expired", victim.transport)
         ann.send_rtp(rtp(SSRC, sequence, b"%d" % sequence))

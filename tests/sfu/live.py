@@ -110,6 +110,7 @@ async def worker(directory: Path, shards: int = 1) -> AsyncIterator[WorkerOption
     assert process.returncode == 0, options.log.read_text()
     log = options.log.read_text()
     assert "Traceback" not in log, log
+    assert "panicked" not in log, log  # of the data plane, which goes on (S15)
 
 
 class Ears:

@@ -164,6 +164,7 @@ impl Loop {
         // Whatever was asked before the end still happens: BYE leaves, for one.
         while self.take_commands() {}
         self.outbox.flush();
+        self.guarded(Self::publish_report); // the last word is whole
     }
 
     /// Until something is there or due; which descriptors, bit by bit.
