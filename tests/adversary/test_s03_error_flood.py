@@ -13,6 +13,8 @@ from tests.adversary.media import Peer, Rig, Wire, publish_audio, rig, rtp, subs
 
 A_SSRC, TO_B_SSRC = 0x0A0A0A0A, 0x0B0B0B0B
 RATE_PER_S = 50_000
+LEAST_PER_S = 20_000  # that a busy machine of two cores sends of it
+MOST_CPU_US = 20.0  # of a refused packet, the test's own work included
 LOSS = 0.001
 PACKET_S = 0.02
 FLOOD = """
@@ -63,13 +65,16 @@ def survives(shards: int, seconds: float, *, own: bool) -> None:
         a.settle()
         before = time.process_time()
         bad, sent, got = flooded(one, a.wire if own else Wire(one.address), a, b, seconds)
-        print(
-            f"{bad / seconds:.0f} bad packets/s, {time.process_time() - before:.2f} s of CPU here"
-        )
-        assert bad > 5_000 * seconds, "hardly a flood"
+        cpu_us = 1e6 * (time.process_time() - before) / bad
+        drops, of_a = one.counters("drops"), one.counters("transports", a.transport)
+        refused = drops["unvalidated"] + drops["malformed"] + of_a["auth_failures"]
+        refused += of_a["replays"]
+        print(f"{bad / seconds:.0f} bad packets/s, {cpu_us:.1f} us of CPU for each", drops)
+        assert bad >= LEAST_PER_S * seconds, "hardly a flood"
+        assert cpu_us <= MOST_CPU_US
+        assert refused >= 0.5 * bad, "counted, but for what the kernel had no room for"
         assert sent - got <= max(1, LOSS * sent)
         assert not one.find("expired", a.transport)
-        assert one.counters("drops")["panics"] == 0
 
 
 @pytest.mark.parametrize("own", [True, False])
