@@ -9,7 +9,9 @@ from tests.adversary.media import (
     AES128_GCM,
     Keys,
     Peer,
+    nack,
     publish_audio,
+    receiver_report,
     rig,
     rtp,
     subscribe_audio,
@@ -70,6 +72,34 @@ def test_old_packets_are_replays_for_ever(shards: int) -> None:
             assert numbers([b.receive_rtp()]) == [n]
         a.wire.send(old)
         assert not b.receive_rtp(0.1)
+
+
+@pytest.mark.parametrize("profile", [AES128_GCM, AES128_CM])
+def test_control_packets_count_once_too(shards: int, profile: int) -> None:
+    """SRTCP has an index and a window of its own: a captured NACK is not answered again and again."""
+    source = random.Random(13)
+    with rig(shards=shards) as one:
+        a, b = Peer(one).connect(), Peer(one, keys=Keys(profile)).connect()
+        subscription = subscribe_audio(b, publish_audio(a, A_SSRC), TO_B_SSRC)
+        one.engine.set_ingress_limit(b.transport, bits_per_s=1 << 30, packets_per_s=1 << 20)
+        a.settle()
+        a.send_rtp(rtp(A_SSRC, 1, b"1"))
+        assert numbers([b.receive_rtp()]) == [1]
+        count = 1_500  # beyond the window of 1,024
+        asking = receiver_report(1) + nack(1, TO_B_SSRC, 1)
+        sealed = [b.protect_rtcp(asking) for _ in range(count)]
+        copies = sorted((n + source.randrange(FAR), n) for n in range(count) for _ in range(3))
+        for at, (_, n) in enumerate(copies):
+            b.wire.send(sealed[n])
+            if at % 100 == 99:
+                b.settle()
+        of_b = ("transports", b.transport)
+        assert one.wait_for_counter(*of_b, "replays", 2 * count) == 2 * count
+        b.wire.send(sealed[0])  # long out of the window
+        b.settle()
+        assert one.wait_for_counter(*of_b, "replays", 2 * count + 1) == 2 * count + 1
+        assert one.counters("subscriptions", subscription)["nacks"] == count
+        assert one.counters(*of_b)["auth_failures"] == 0
 
 
 @pytest.mark.parametrize("profile", [AES128_GCM, AES128_CM])

@@ -4,13 +4,16 @@ forwarded as ever. The parsers themselves are fuzzed (engine/fuzz).
 
 import random
 import struct
+from dataclasses import dataclass, field
 
 import pytest
 
 from sfu import _engine
-from tests.adversary.media import Peer, rig, rtp
+from tests.adversary.media import Peer, Rig, rig, rtp
 
-A_SSRC, TO_B_SSRC = 0x0A0A0A0A, 0x0B0B0B0B
+LAYERS = (0x0A0A0A0A, 0x0A0A0A0B)  # SSRCs of A's, lowest first
+TO_B_SSRC, TO_C_SSRC = 0x0B0B0B0B, 0x0C0C0C0C
+MARKS = (b"LOWER", b"UPPER")  # at the end of the payload, where nothing is rewritten
 DEPENDENCY = 10
 KEY_FRAMES = {
     "VP8": bytes.fromhex("900080011002009d012a4001f000"),
@@ -42,55 +45,96 @@ def block(element: bytes) -> bytes:
     return struct.pack("!HH", 0x1000, len(body) // 4) + body
 
 
-@pytest.mark.parametrize("name", KEY_FRAMES)
-def test_lies_in_descriptors_hurt_nobody(shards: int, name: str) -> None:
-    source = random.Random(name)
-    with rig(shards=shards) as one:
-        engine = one.engine
-        a, b = Peer(one).connect(), Peer(one).connect()
-        engine.set_ingress_limit(a.transport, bits_per_s=1 << 30, packets_per_s=1 << 20)
-        codec = _engine.Codec(payload_type=96, name=name, clock_rate=90_000, nack=True, pli=True)
-        stream = _engine.ReceiveStream(
-            mid="0",
-            video=True,
-            codecs=[codec],
-            extensions=_engine.Extensions(dependency_descriptor=DEPENDENCY),
-            ssrcs=[(A_SSRC, 0)],
-        )
-        publication = engine.publish(a.transport, group=1, stream=stream)
+@dataclass(slots=True)
+class Scene:
+    """A publishes two simulcast layers of a codec; B is to get the lower, C the upper one."""
+
+    a: Peer
+    b: Peer
+    c: Peer
+    heard: dict[int, list[bytes]] = field(default_factory=dict)  # by subscriber
+
+    def drain(self, wait_s: float = 0.001) -> None:
+        for peer in (self.b, self.c):
+            while packet := peer.receive_rtp(wait_s):
+                self.heard.setdefault(peer.transport, []).append(packet)
+
+
+def two_layers(one: Rig, name: str) -> Scene:
+    engine = one.engine
+    scene = Scene(*(Peer(one).connect() for _ in range(3)))
+    engine.set_ingress_limit(scene.a.transport, bits_per_s=1 << 30, packets_per_s=1 << 20)
+    codec = _engine.Codec(payload_type=96, name=name, clock_rate=90_000, nack=True, pli=True)
+    stream = _engine.ReceiveStream(
+        mid="0",
+        video=True,
+        codecs=[codec],
+        extensions=_engine.Extensions(dependency_descriptor=DEPENDENCY),
+        ssrcs=[(ssrc, 0) for ssrc in LAYERS],
+    )
+    publication = engine.publish(scene.a.transport, group=1, stream=stream)
+    for layer, (peer, ssrc) in enumerate(((scene.b, TO_B_SSRC), (scene.c, TO_C_SSRC))):
         subscription = engine.subscribe(
-            b.transport,
+            peer.transport,
             mid="0",
             video=True,
             codecs=[codec],
             extensions=_engine.Extensions(dependency_descriptor=DEPENDENCY + 1),
-            ssrc=TO_B_SSRC,
+            ssrc=ssrc,
             cname="parley",
         )
+        engine.set_layer(subscription, max_layer=layer, paused=False)
         engine.set_source(subscription, publication)
-        a.settle()
-        true = KEY_FRAMES[name] + bytes(40)
-        sequence = 1
-        a.send_rtp(rtp(A_SSRC, sequence, true, payload_type=96))
-        assert b.receive_rtp()[12:], "a key frame starts the stream"
-        for round_ in range(300):
-            sequence += 1
-            lie = source.choice(DESCRIPTORS[name])
-            payload = lie[: source.randrange(len(lie) + 1)] + source.randbytes(source.randrange(30))
-            timestamp = source.choice([0, 0xFFFFFFFF, sequence, source.getrandbits(32)])
-            packet = rtp(A_SSRC, sequence, payload, payload_type=96, timestamp=timestamp)
-            if round_ % 2:
-                structure = source.choice(STRUCTURES)[: source.randrange(201)]
-                packet = bytes([packet[0] | 0x10]) + packet[1:12] + block(structure) + payload
-            a.send_rtp(packet)
-            if round_ % 50 == 49:
-                a.settle()
-        while b.receive_rtp(0.1):
-            pass
-        sequence += 1
-        a.send_rtp(rtp(A_SSRC, sequence, true, payload_type=96, marker=True))
-        heard = b.receive_rtp()
-        assert heard[-40:] == bytes(40), "a true key frame after all the lies"
-        assert heard[8:12] == TO_B_SSRC.to_bytes(4, "big")
-        assert one.counters("drops")["panics"] == 0
-        assert not one.find("expired", a.transport)
+    scene.a.settle()
+    return scene
+
+
+def lie(source: random.Random, name: str, layer: int, sequence: int) -> bytes:
+    """A packet of this layer with nonsense where its payload descriptor and its dependency descriptor should be."""
+    bent = source.choice(DESCRIPTORS[name])
+    payload = bent[: source.randrange(len(bent) + 1)] + source.randbytes(source.randrange(30))
+    if source.random() < 0.7:  # the rest ends within its descriptor
+        payload += bytes(40) + MARKS[layer]
+    timestamp = source.choice([0, 0xFFFFFFFF, sequence, source.getrandbits(32)])
+    packet = rtp(LAYERS[layer], sequence, payload, payload_type=96, timestamp=timestamp)
+    if source.random() < 0.5:
+        structure = source.choice(STRUCTURES)[: source.randrange(201)]
+        packet = bytes([packet[0] | 0x10]) + packet[1:12] + block(structure) + payload
+    return packet
+
+
+def true_key_frames(scene: Scene, name: str, sequence: int) -> None:
+    for layer, mark in enumerate(MARKS):
+        payload = KEY_FRAMES[name] + bytes(40) + mark
+        scene.a.send_rtp(rtp(LAYERS[layer], sequence, payload, payload_type=96, marker=True))
+
+
+@pytest.mark.parametrize("name", KEY_FRAMES)
+def test_lies_in_descriptors_hurt_nobody(shards: int, name: str) -> None:
+    source = random.Random(name)
+    with rig(shards=shards) as one:
+        scene = two_layers(one, name)
+        true_key_frames(scene, name, 1)
+        scene.drain(0.2)
+        assert scene.heard[scene.b.transport][-1].endswith(MARKS[0])
+        assert scene.heard[scene.c.transport][-1].endswith(MARKS[1])
+        scene.heard.clear()
+        for sequence in range(2, 302):
+            for layer in range(len(LAYERS)):
+                scene.a.send_rtp(lie(source, name, layer, sequence))
+            if sequence % 25 == 0:
+                scene.a.settle()
+                scene.drain()
+        scene.drain(0.1)
+        true_key_frames(scene, name, 302)
+        scene.drain(0.2)
+        for mark, other, peer, ssrc in (
+            (*MARKS, scene.b, TO_B_SSRC),
+            (*MARKS[::-1], scene.c, TO_C_SSRC),
+        ):
+            heard = scene.heard[peer.transport]
+            assert heard[-1].endswith(bytes(40) + mark), "a true key frame after all the lies"
+            assert {packet[8:12] for packet in heard} == {ssrc.to_bytes(4, "big")}
+            assert not [packet for packet in heard if packet.endswith(other)], "of another layer"
+            assert len(heard) > 100, "lies pass to who decodes them"
+        assert not one.find("expired", scene.a.transport)

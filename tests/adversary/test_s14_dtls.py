@@ -1,7 +1,8 @@
 """S14: suites, fingerprints, and handshakes that are begun and never finished.
 
 A wrong fingerprint against the running worker: tests/sfu/test_live.py; the outcomes of an association:
-tests/sfu/test_dtls.py.
+tests/sfu/test_dtls.py; that a handshake which is begun and not finished in time ends its transport (each budget of
+`sfu.transport`): `test_every_stage_has_its_budget` of tests/sfu/test_transport.py. Here: that the time is five seconds.
 """
 
 import struct
@@ -14,6 +15,7 @@ from OpenSSL import SSL
 from sfu import protocol
 from sfu.description import Fingerprint
 from sfu.dtls import Association, Certificate, Outcome
+from sfu.transport import HANDSHAKE_S
 from tests.adversary.media import Keys, Peer, Rig, client_hello, rig, until
 from tests.sfu.live import owner, peer, with_wrong_fingerprint, worker
 
@@ -35,6 +37,10 @@ def suites(hello: bytes) -> list[int]:
     at += 1 + hello[at]  # cookie
     (size,) = struct.unpack("!H", hello[at : at + 2])
     return list(struct.unpack(f"!{size // 2}H", hello[at + 2 : at + 2 + size]))
+
+
+def test_a_handshake_has_five_seconds() -> None:
+    assert HANDSHAKE_S == 5.0
 
 
 def test_the_suites_we_offer_are_these() -> None:
