@@ -47,6 +47,11 @@ def record(kind: int, wait_ms: int, packet: bytes) -> bytes:
     return bytes([kind, len(packet) // 4, wait_ms]) + packet
 
 
+def framed(*packets: bytes) -> bytes:
+    """What a connection brings (RFC 4571)."""
+    return b"".join(struct.pack("!H", len(packet)) + packet for packet in packets)
+
+
 EXTENSIONS: Final = (
     (1, b"0"),
     (4, b"\x85"),
@@ -138,6 +143,14 @@ def seeds() -> dict[str, list[bytes]]:
         )
     )
     return {
+        # in reads of 1, 497, 4,081 and 81 bytes; an empty frame, the longest one, one too long, one cut off
+        "frames": [
+            b"\x00" + framed(checks[0], b"", rich),
+            b"\x1f" + framed(checks[0], bytes(1_500), bytes(1_499), padded),
+            b"\xff" + framed(*headers, *compounds, bytes(1_500)),
+            b"\x05" + framed(checks[0], bytes(1_501)),
+            b"\x05" + framed(checks[0], rich)[:-5],
+        ],
         "stun": checks,
         "plane": [
             record(0, 0, checks[0]) + record(1, 0, attributes) + record(0, 0, hello),

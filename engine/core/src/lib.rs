@@ -3,6 +3,7 @@
 //! * `stun`, `ice`: one answering ICE endpoint per transport (RFC 8489, RFC 8445, RFC 7675).
 //! * `srtp`: protection and replay windows (RFC 3711, RFC 7714).
 //! * `media`: RTP and RTCP parsing, publications, subscriptions, routing (RFC 3550 and friends).
+//! * `frames`: datagrams in a byte stream (RFC 4571).
 //! * `plane`: all of it behind one `receive` and one `tick`; `wire` is what it asks of its owner.
 //! * `shard`: several planes behind one port; `sources`: what they count together.
 //! * `overload`: how much video the CPU carries.
@@ -13,6 +14,7 @@
 
 #[cfg(test)]
 mod emulator;
+pub mod frames;
 pub mod hash;
 pub mod ice;
 pub mod id;

@@ -2,11 +2,12 @@
 //!
 //! `fuzz_targets/*.rs` feed these from libFuzzer; `core/tests/corpus.rs` includes this file and replays every
 //! seed and every crash of the past in ordinary test runs. Panics (arithmetic overflow included) are findings.
-//! Not here: where seeds come from (`core/tests/corpus.rs` writes them on request).
+//! Not here: where seeds come from (`seeds.py` writes them).
 
 use std::hint::black_box;
 use std::net::SocketAddr;
 
+use parley_core::frames::{Frames, MAX_FRAME_BYTES};
 use parley_core::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
 use parley_core::media::dependency::{self, State};
 use parley_core::media::keyframe::Kind;
@@ -25,7 +26,8 @@ use parley_core::wire::{Event, Output, Path, SLOT_BYTES};
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its binary.
-pub const ALL: [(&str, Target); 17] = [
+pub const ALL: [(&str, Target); 18] = [
+    ("frames", frames),
     ("stun", stun),
     ("plane", plane),
     ("call", call),
@@ -83,6 +85,46 @@ pub const CODECS: [(&str, u8); 5] = [
     ("H265", 102),
     ("AV1", 104),
 ];
+
+/// A byte stream in reads of any size, the first byte's: the same frames come out as of the whole, or it is too long.
+pub fn frames(data: &[u8]) {
+    let Some((step, mut stream)) = data.split_first() else {
+        return;
+    };
+    let (step, mut rest) = (1 + 16 * usize::from(*step), stream);
+    let mut frames = Frames::default();
+    let mut frame = Box::new([0; MAX_FRAME_BYTES]);
+    loop {
+        let room = frames.room();
+        let read = step.min(stream.len()).min(room.len());
+        assert!(!room.is_empty(), "a connection would read nothing for ever");
+        room[..read].copy_from_slice(&stream[..read]);
+        stream = &stream[read..];
+        frames.filled(read);
+        loop {
+            match frames.take(&mut frame) {
+                Ok(Some(len)) => {
+                    frames.put_back(len); // as for another shard
+                    assert_eq!(frames.take(&mut frame), Ok(Some(len)));
+                    let (header, body) = rest.split_at(2);
+                    assert_eq!(usize::from(u16::from_be_bytes([header[0], header[1]])), len);
+                    assert_eq!(body[..len], frame[..len]);
+                    rest = &body[len..];
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    assert!(usize::from(u16::from_be_bytes([rest[0], rest[1]])) > MAX_FRAME_BYTES);
+                    return;
+                }
+            }
+        }
+        if read == 0 {
+            break;
+        }
+    }
+    // What is left is less than a frame.
+    assert!(rest.len() < 2 || rest.len() - 2 < usize::from(u16::from_be_bytes([rest[0], rest[1]])));
+}
 
 /// A STUN message, and its signature.
 pub fn stun(data: &[u8]) {

@@ -4,7 +4,7 @@
 //! five seconds, or it is closed; so is one whose pair lost consent. What cannot be written waits: when too much
 //! does, video is dropped first, then audio; a peer that does not even take control packets is closed.
 //! We never connect anywhere (S18).
-//! Not here: what the datagrams mean (`parley-core`), system calls (`epoll`).
+//! Not here: frames out of bytes, what the datagrams mean (`parley-core`), system calls (`epoll`).
 
 use std::collections::HashMap;
 use std::io;
@@ -12,6 +12,8 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
+use parley_core::frames::TooLong;
+pub use parley_core::frames::MAX_FRAME_BYTES;
 use parley_core::hash::FastMap;
 use parley_core::id::Micros;
 use parley_core::sources::{source_of, Sources};
@@ -25,10 +27,7 @@ mod connection;
 mod tests;
 
 pub use connection::Connection;
-use connection::TooLong;
 
-/// Largest frame taken, bytes: what fits an Ethernet packet, as over UDP.
-pub const MAX_FRAME_BYTES: usize = 1_500;
 /// Reads of one connection before the others have their turn.
 const READS_PER_TURN: usize = 16;
 
@@ -245,7 +244,7 @@ impl Streams {
         if connection.is_proven || connection.is_over {
             return None;
         }
-        connection.put_back(frame_bytes);
+        connection.input.put_back(frame_bytes);
         let connection = self.forget(at)?;
         if self.epoll.remove(&connection.stream).is_err() {
             return None; // closes it
@@ -284,7 +283,7 @@ impl Streams {
             if connection.is_over {
                 return None;
             }
-            match connection.take_frame(frame) {
+            match connection.input.take(frame) {
                 Ok(Some(len)) => return Some((connection.path, len)),
                 Ok(None) if *reads == 0 => return None, // level-triggered: the next look brings it back
                 Ok(None) => {

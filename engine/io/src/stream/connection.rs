@@ -1,19 +1,15 @@
-//! One connection: frames out of its bytes, and bytes that wait for room.
+//! One connection: what is read from it, and bytes that wait for room.
 //!
-//! Not here: which connections there are, what is dropped when too much waits (`stream`).
+//! Not here: frames out of bytes (`parley_core::frames`), which connections there are, what is dropped when too much waits (`stream`).
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, TcpStream};
 
+use parley_core::frames::Frames;
 use parley_core::id::Micros;
 use parley_core::sources::Counted;
 use parley_core::wire::Path;
-
-use super::MAX_FRAME_BYTES;
-
-/// Two frames and their lengths.
-const READ_BYTES: usize = 2 * (2 + MAX_FRAME_BYTES);
 
 /// One connection and what it has not read or written yet.
 pub struct Connection {
@@ -24,17 +20,12 @@ pub struct Connection {
     _counted: Counted,
     pub(super) opened: Micros,
     pub(super) is_proven: bool,
-    /// Part of a frame, or several.
-    input: Box<[u8; READ_BYTES]>,
-    start: usize,
-    end: usize,
+    pub(super) input: Frames,
     pub(super) output: VecDeque<u8>,
     pub(super) is_watched_for_room: bool,
     pub(super) is_dirty: bool,
     pub(super) is_over: bool,
 }
-
-pub(super) struct TooLong;
 
 impl Connection {
     /// As accepted at this time.
@@ -52,9 +43,7 @@ impl Connection {
             _counted: counted,
             opened: now,
             is_proven: false,
-            input: Box::new([0; READ_BYTES]),
-            start: 0,
-            end: 0,
+            input: Frames::default(),
             output: VecDeque::new(),
             is_watched_for_room: false,
             is_dirty: false,
@@ -62,41 +51,12 @@ impl Connection {
         }
     }
 
-    /// The next whole frame of what was read, copied.
-    pub(super) fn take_frame(
-        &mut self,
-        frame: &mut [u8; MAX_FRAME_BYTES],
-    ) -> Result<Option<usize>, TooLong> {
-        let waiting = &self.input[self.start..self.end];
-        let Some((header, rest)) = waiting.split_first_chunk::<2>() else {
-            return Ok(None);
-        };
-        let len = usize::from(u16::from_be_bytes(*header));
-        if len > MAX_FRAME_BYTES {
-            return Err(TooLong);
-        }
-        let Some(bytes) = rest.get(..len) else {
-            return Ok(None);
-        };
-        frame[..len].copy_from_slice(bytes);
-        self.start += 2 + len;
-        Ok(Some(len))
-    }
-
-    /// The frame that was taken last, of so many bytes, is the next one again.
-    pub(super) fn put_back(&mut self, frame_bytes: usize) {
-        self.start -= 2 + frame_bytes;
-    }
-
     /// Bytes read; 0 = nothing now. The end is an error.
     pub(super) fn fill(&mut self) -> io::Result<usize> {
-        self.input.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        match self.stream.read(&mut self.input[self.end..]) {
+        match self.stream.read(self.input.room()) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => {
-                self.end += count;
+                self.input.filled(count);
                 Ok(count)
             }
             Err(why) if is_temporary(&why) => Ok(0),
