@@ -105,7 +105,7 @@ impl Router {
         };
         estimator.feedback(&news, now);
         if let Some(bps) = pressure.probe.learn(&pressure.acks, now) {
-            estimator.probed(bps, now);
+            estimator.probed(bps);
         }
         if is_told {
             self.cushion(slot);

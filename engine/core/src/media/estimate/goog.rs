@@ -128,10 +128,7 @@ impl Estimator for Goog {
         self.bps = self.bps.clamp(MIN_BPS, MAX_BPS);
     }
 
-    fn probed(&mut self, bps: u64, now: Micros) {
-        if self.congested.is_some_and(|at| now.since(at) < DECREASE_US) {
-            return; // the probe itself was too much
-        }
+    fn probed(&mut self, bps: u64) {
         self.bps = self.bps.max(bps).min(MAX_BPS);
         self.loss.probed(bps.min(MAX_BPS));
     }

@@ -66,7 +66,7 @@ pub trait Estimator: std::fmt::Debug + Send {
     /// Feedback arrived.
     fn feedback(&mut self, news: &News<'_>, now: Micros);
     /// Packets sent as a probe showed that so much passes.
-    fn probed(&mut self, bps: u64, now: Micros);
+    fn probed(&mut self, bps: u64);
     /// What the link carries, bits per second.
     fn estimate_bps(&self) -> u64;
     /// The delay or the loss said "too much" at this instant.

@@ -163,8 +163,8 @@ fn loss_beyond_a_tenth_lowers_the_estimate_within_two_seconds() {
     }
 }
 
-/// MP23: what fits is found and shown, and no queue stands before the link. The estimate swings below the link, as
-/// each probe that does not fit takes it down to what pictures need: 20 % above are kept, 20 % below are not.
+/// MP23: what fits is found and shown, and no queue stands before the link. While a probe that does not fit is under way
+/// the estimate is down to what pictures need, for a tenth of a second; then it is what the probe found.
 #[test]
 fn a_megabit_is_known_within_ten_seconds_and_no_queue_stands_before_it() {
     for queue_us in [300_000, 2_000_000] {
@@ -187,7 +187,9 @@ fn a_megabit_is_known_within_ten_seconds_and_no_queue_stands_before_it() {
             known.iter().all(|kbps| (540..=1_200).contains(kbps)),
             "{what}"
         );
-        assert!((640..=1_200).contains(&mean), "{what}");
+        let low = known.iter().filter(|kbps| **kbps < 800).count();
+        assert!(low <= 10, "{low} of {what}");
+        assert!((840..=1_200).contains(&mean), "{what}");
         assert!(queues[3..].iter().all(|us| *us < 150_000), "{what}");
         let from = call.start.plus_ms(10_000);
         let frames = call.viewers[0].frames.iter();
