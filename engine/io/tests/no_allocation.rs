@@ -1,9 +1,10 @@
 //! P9: the packet path allocates nothing in the steady state, counted by the allocator itself.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
+
 use std::sync::Arc;
 
+use counting::ALLOCATIONS;
 use parley_core::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
 use parley_core::media::{Codec, Extensions, ReceiveStream, Relayed, SendStream};
 use parley_core::plane::{IngressLimit, Plane};
@@ -11,40 +12,6 @@ use parley_core::shard::{handle, shard_of, Notice, Shard};
 use parley_core::srtp::{Profile, Session};
 use parley_core::stun::{Class, Key, Role, Writer};
 use parley_core::wire::{Event, Output, Path, SLOT_BYTES};
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    // While a thread ends its counter is gone; nobody reads it then.
-    let _ = ALLOCATIONS.try_with(|counter| counter.set(counter.get() + 1));
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; the counter is a plain cell of this thread.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 struct Out {
     slot: [u8; SLOT_BYTES],

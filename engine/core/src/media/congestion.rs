@@ -187,8 +187,6 @@ impl Router {
 
     /// Give every stream of a transport the layer that its link can carry.
     fn divide(&mut self, slot: u32, now: Micros, sink: &mut impl Sink) {
-        let mut streams = std::mem::take(&mut self.shares);
-        streams.clear();
         let Some(transport) = &self.transports[slot as usize] else {
             return;
         };
@@ -197,6 +195,8 @@ impl Router {
         let Some(estimate) = transport.pressure.estimate_bps().or(lifted) else {
             return;
         };
+        let mut streams = std::mem::take(&mut self.shares);
+        streams.clear();
         let (mut audio, mut wanted, mut flowing) = (0, 0, 0);
         for &(_, sub) in &transport.subscriptions {
             let hot = &self.egress[sub as usize];

@@ -39,13 +39,13 @@ impl Router {
         self.send_nacks(now, sink);
         self.look_at_opened(now, sink);
         self.catch_up(now, sink);
-        let mut listed = std::mem::take(&mut self.keys);
-        for index in listed.drain(..) {
+        // Those whose time has not come list themselves again: two lists, so that neither is ever made anew.
+        std::mem::swap(&mut self.keys, &mut self.keys_due);
+        let mut due = std::mem::take(&mut self.keys_due);
+        for index in due.drain(..) {
             self.ask_key(index, now, sink);
         }
-        if self.keys.is_empty() {
-            self.keys = listed;
-        }
+        self.keys_due = due;
         self.send_feedback(now, sink);
         self.run_pacers(now, sink);
         self.run_probes(now, sink);
@@ -330,8 +330,9 @@ impl Router {
         let Some(transport) = &mut self.transports[slot] else {
             return;
         };
-        let mut blocks: Vec<Report> = Vec::new();
-        let mut sources: Vec<u32> = Vec::new();
+        let (blocks, sources) = (&mut self.blocks, &mut self.sources);
+        blocks.clear();
+        sources.clear();
         let (mut worst, mut remb, mut estimates) = (0, false, false);
         for index in &transport.publications {
             let Some(publication) = &mut self.publications[*index as usize] else {

@@ -23,7 +23,7 @@ use super::loudest::{Stage, Voice};
 use super::mirror::Neighbours;
 use super::pressure::Pressure;
 use super::publication::{Publication, NONE};
-use super::rtcp::Builder;
+use super::rtcp::{Builder, Report};
 use super::shed::Shedding;
 use super::statistics::TransportStatistics;
 use super::subscription::{Egress, Subscription, NOWHERE};
@@ -96,6 +96,11 @@ pub struct Router {
     pub(super) feedback: Vec<u32>,
     /// Publications with `keys_wanted`.
     pub(super) keys: Vec<u32>,
+    /// Memory for those that are due.
+    pub(super) keys_due: Vec<u32>,
+    /// Memory for a report: its blocks, and the SSRCs that a REMB names.
+    pub(super) blocks: Vec<Report>,
+    pub(super) sources: Vec<u32>,
     pub(super) round_due: Option<Micros>,
     pub(super) round: u64,
     pub(super) wake: Option<Micros>,
@@ -147,6 +152,9 @@ impl Router {
             stages: FastMap::default(),
             feedback: Vec::new(),
             keys: Vec::new(),
+            keys_due: Vec::new(),
+            blocks: Vec::new(),
+            sources: Vec::new(),
             round_due: None,
             round: 0,
             wake: None,
