@@ -7,17 +7,20 @@ struct Counting;
 
 thread_local! {
     pub static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// Bytes of the largest.
+    pub static LARGEST: Cell<usize> = const { Cell::new(0) };
 }
 
-fn count() {
-    // While a thread ends its counter is gone; nobody reads it then.
+fn count(bytes: usize) {
+    // While a thread ends its counters are gone; nobody reads them then.
     let _ = ALLOCATIONS.try_with(|counter| counter.set(counter.get() + 1));
+    let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(bytes)));
 }
 
 // SAFETY: every call goes to the system's allocator unchanged; the counter is a plain cell of this thread.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: the caller's promise, passed on.
         unsafe { System.alloc(layout) }
     }
@@ -28,7 +31,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
+        count(size);
         // SAFETY: the caller's promise, passed on.
         unsafe { System.realloc(pointer, layout, size) }
     }
