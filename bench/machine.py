@@ -77,11 +77,7 @@ SERVER, LOAD = 0, 1
 
 def spread(pid: int) -> None:
     """The threads of a process in turn to two CPUs; on a machine with one: nothing."""
-    all_cpus = sorted(os.sched_getaffinity(0))
-    if len(all_cpus) < 2:
-        return
-    for place, task in enumerate(sorted(Path(f"/proc/{pid}/task").iterdir())):
-        os.sched_setaffinity(int(task.name), {all_cpus[place % 2]})
+    _alternate(sorted(Path(f"/proc/{pid}/task").iterdir()))
 
 
 def pin(pid: int, cpu: int | None) -> None:
@@ -95,11 +91,15 @@ def pin(pid: int, cpu: int | None) -> None:
 
 def rotate(pid: int, by: int) -> None:
     """The data-plane threads of a process in turn to two CPUs, so many further; on a machine with one: nothing."""
+    _alternate(_data_plane(pid), by)
+
+
+def _alternate(tasks: list[Path], by: int = 0) -> None:
     all_cpus = sorted(os.sched_getaffinity(0))
     if len(all_cpus) < 2:
         return
-    for place, task in enumerate(_data_plane(pid)):
-        os.sched_setaffinity(int(task.name), {all_cpus[(place + by) % 2]})
+    for place, task in enumerate(tasks, by):
+        os.sched_setaffinity(int(task.name), {all_cpus[place % 2]})
 
 
 def resident_bytes(pid: int) -> int:

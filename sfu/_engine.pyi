@@ -223,9 +223,10 @@ class Engine:
         layers: a row per layer of a publication that was ever heard: layer (0 lowest), packets, bytes, octets, lost,
         jitter, bps (measured), frames, key_frames, freezes, frozen_us, live
         subscription: packets, bytes, octets (none of the three with repetitions), nacks (packets), asked_again (sequence
-        numbers in them), plis, firs (counted among the plis), retransmitted, retransmitted_octets, first_sequence, last_sequence (extended), layer (forwarded now, from 1; 0 none),
-        target_bps, limited (the link or our CPU decides, not the wish), shed (our CPU does); as the subscriber reports: lost, fraction_lost (of
-        256), jitter (RTP units), rtt_us
+        numbers in them), plis, firs (counted among the plis), retransmitted, retransmitted_octets, first_sequence,
+        last_sequence (extended), layer (forwarded now, from 1; 0 none), target_bps, limited (the link or our CPU
+        decides, not the wish), shed (our CPU does); as the subscriber reports: lost, fraction_lost (of 256), jitter
+        (RTP units), rtt_us
         transport: packets_in, bytes_in, packets_out, bytes_out, auth_failures, replays, rtt_us (of ICE), report_rtt_us
         (by RTCP), estimate_bps (what the link to the peer carries; 0 = it told nothing), queue_us (how long packets
         wait on it), paced_us (longest that a picture's packet waited here for it in the last second), paced_dropped

@@ -326,8 +326,8 @@ class SubscriptionStatistics(_Message, frozen=True):
     """What a session is sent of one track. `layer`: forwarded now, -1 none. `target_bitrate_bps`: of the layer chosen.
 
     `packets_sent` and `bytes_sent` count what was sent again, too. `first_sequence` to `last_sequence` were sent once.
-    `quality_limitation_reason`: none | bandwidth (the link) | cpu (the worker's) | other (the group's policy). As the subscriber reports:
-    `packets_lost`, `fraction_lost` (0..1 since its report before), `jitter_s`, `round_trip_time_s`.
+    `quality_limitation_reason`: none | bandwidth (the link) | cpu (the worker's) | other (the group's policy). As the
+    subscriber reports: `packets_lost`, `fraction_lost` (0..1 since its report before), `jitter_s`, `round_trip_time_s`.
     """
 
     session: str

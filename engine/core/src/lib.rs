@@ -14,7 +14,7 @@
 
 #[cfg(test)]
 mod emulator;
-pub mod frames;
+pub mod framing;
 pub mod hash;
 pub mod ice;
 pub mod id;

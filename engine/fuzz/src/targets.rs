@@ -7,7 +7,7 @@
 use std::hint::black_box;
 use std::net::SocketAddr;
 
-use parley_core::frames::{Frames, MAX_FRAME_BYTES};
+use parley_core::framing::{Frames, MAX_FRAME_BYTES};
 use parley_core::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
 use parley_core::media::dependency::{self, State};
 use parley_core::media::keyframe::Kind;

@@ -60,8 +60,8 @@ impl Pictures {
         self.until
     }
 
-    /// Whether the time of being left alone is over: then all of them are to be read.
-    pub fn are_due(&mut self, now: Micros) -> bool {
+    /// End the time of being left alone if it is over. True: all of them are to be read.
+    pub fn come_due(&mut self, now: Micros) -> bool {
         self.is_due = self.until.is_some_and(|until| until <= now);
         if self.is_due {
             self.until = None;
@@ -222,14 +222,14 @@ mod tests {
         assert_eq!(pictures.left_alone(), None);
         pictures.were_read(3, 700, now);
         assert_eq!(pictures.left_alone(), Some(Micros(1_000_700)));
-        assert!(!pictures.are_due(Micros(1_000_699)) && pictures.are_due(Micros(1_000_700)));
+        assert!(!pictures.come_due(Micros(1_000_699)) && pictures.come_due(Micros(1_000_700)));
         assert_eq!(pictures.left_alone(), None, "until some were read");
         pictures.were_read(2, 700, Micros(1_000_750));
         assert_eq!(
             (pictures.waited, pictures.left_alone()),
             (2, Some(Micros(1_001_450)))
         );
-        assert!(pictures.are_due(Micros(1_001_450)));
+        assert!(pictures.come_due(Micros(1_001_450)));
         pictures.were_read(0, 700, Micros(1_001_500));
         assert_eq!((pictures.waited, pictures.left_alone()), (2, None));
     }

@@ -188,7 +188,7 @@ impl Loop {
             self.seat.bell.wake.clear();
         }
         let now = self.now();
-        if self.pictures.are_due(now) {
+        if self.pictures.come_due(now) {
             ready |= self.all_pictures();
         }
         ready

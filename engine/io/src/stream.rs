@@ -12,8 +12,8 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use parley_core::frames::TooLong;
-pub use parley_core::frames::MAX_FRAME_BYTES;
+use parley_core::framing::TooLong;
+pub use parley_core::framing::MAX_FRAME_BYTES;
 use parley_core::hash::FastMap;
 use parley_core::id::Micros;
 use parley_core::sources::{source_of, Sources};

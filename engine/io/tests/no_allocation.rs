@@ -1,17 +1,18 @@
 //! P9: the packet path allocates nothing in the steady state, counted by the allocator itself.
 
 mod counting;
+mod peers;
 
 use std::sync::Arc;
 
 use counting::ALLOCATIONS;
 use parley_core::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
 use parley_core::media::{Codec, Extensions, ReceiveStream, Relayed, SendStream};
-use parley_core::plane::{IngressLimit, Plane};
+use parley_core::plane::Plane;
 use parley_core::shard::{handle, shard_of, Notice, Shard};
 use parley_core::srtp::{Profile, Session};
-use parley_core::stun::{Class, Key, Role, Writer};
 use parley_core::wire::{Event, Output, Path, SLOT_BYTES};
+use peers::{connect, connect_as, path, START};
 
 struct Out {
     slot: [u8; SLOT_BYTES],
@@ -63,7 +64,6 @@ impl Output for Out {
 }
 
 const SUBSCRIBERS: u64 = 10;
-const START: Micros = Micros(1_000_000_000);
 
 fn codec() -> Codec {
     Codec {
@@ -78,41 +78,6 @@ fn codec() -> Codec {
         remb: false,
         transport_cc: false,
     }
-}
-
-fn path(id: u64) -> Path {
-    Path {
-        socket: 0,
-        local: [127, 0, 0, 1].into(),
-        remote: ([127, 0, 0, 1], id as u16).into(),
-    }
-}
-
-/// Open, validate and key a transport; returns the peer's end of its SRTP.
-fn connect(plane: &mut Plane, id: u64, profile: Profile, out: &mut Out) -> Session {
-    connect_as(plane, id, &format!("ufrag{id}"), profile, out)
-}
-
-fn connect_as(plane: &mut Plane, id: u64, ufrag: &str, profile: Profile, out: &mut Out) -> Session {
-    let password = b"password of 22 charact";
-    plane
-        .open_transport(TransportId(id), ufrag.as_bytes(), password, false, START)
-        .expect("distinct ufrags");
-    let mut room = [0; 256];
-    let len = Writer::new(&mut room, Class::Request, &[1; 12])
-        .username(ufrag.as_bytes(), b"peer")
-        .role(Role::Controlling, 1)
-        .use_candidate()
-        .finish(&Key::new(password));
-    plane.receive(&path(id), &mut room[..len], START, out);
-    let material = vec![id as u8; profile.material_bytes()];
-    plane.set_keys(TransportId(id), profile, &material, false);
-    let limit = IngressLimit {
-        bits_per_s: 1 << 40,
-        packets_per_s: 1 << 30,
-    };
-    plane.set_ingress_limit(TransportId(id), limit);
-    Session::new(profile, &material, true).expect("right length")
 }
 
 fn packet(sequence: u16, client: &mut Session, room: &mut [u8; 1_300]) -> usize {

@@ -5,6 +5,8 @@
 //! control side), and the first seconds, in which sources, caches and histories get their memory.
 
 mod counting;
+#[allow(dead_code)] // ufrags that decide on a home
+mod peers;
 
 use counting::ALLOCATIONS;
 use parley_core::id::{GroupId, Micros, PublicationId, SubscriptionId, TransportId};
@@ -12,12 +14,11 @@ use parley_core::media::rtcp::Builder;
 use parley_core::media::rtp::{element, Header, Writer};
 use parley_core::media::twcc::Recorder;
 use parley_core::media::{Codec, Extensions, ReceiveStream, SendStream};
-use parley_core::plane::{IngressLimit, Plane};
+use parley_core::plane::Plane;
 use parley_core::srtp::{Profile, Session};
-use parley_core::stun::{Class, Key, Role, Writer as Check};
 use parley_core::wire::{Event, Output, Path, Traffic, SLOT_BYTES};
+use peers::{connect, path, START};
 
-const START: Micros = Micros(1_000_000_000);
 const PROFILE: Profile = Profile::Aes128Gcm;
 const VIEWERS: u64 = 8;
 const CAMERA: PublicationId = PublicationId(1);
@@ -118,14 +119,6 @@ fn codecs(video: bool) -> Vec<Codec> {
     }
 }
 
-fn path(id: u64) -> Path {
-    Path {
-        socket: 0,
-        local: [127, 0, 0, 1].into(),
-        remote: ([127, 0, 0, 1], id as u16).into(),
-    }
-}
-
 /// The plane, its output and the peers' ends.
 struct Call {
     plane: Plane,
@@ -154,7 +147,7 @@ impl Call {
             viewers: (0..VIEWERS).map(viewer).collect(),
             told: 0,
         };
-        let publisher = connect(&mut plane, 1, &mut out);
+        let publisher = connect(&mut plane, 1, PROFILE, &mut out);
         for (id, video) in [(CAMERA, true), (SOUND, false)] {
             let stream = ReceiveStream {
                 mid: if video { "0" } else { "1" }.into(),
@@ -171,7 +164,10 @@ impl Call {
         }
         let mut viewers = Vec::new();
         for id in 2..2 + VIEWERS {
-            viewers.push((connect(&mut plane, id, &mut out), Recorder::default()));
+            viewers.push((
+                connect(&mut plane, id, PROFILE, &mut out),
+                Recorder::default(),
+            ));
             for (source, video) in [(CAMERA, true), (SOUND, false)] {
                 let subscription = SubscriptionId(100 * source.0 + id);
                 let stream = SendStream {
@@ -351,28 +347,6 @@ impl Call {
             plane.set_layer(SubscriptionId(104), layer, false, self.now, out);
         }
     }
-}
-
-fn connect(plane: &mut Plane, id: u64, out: &mut Out) -> Session {
-    let (ufrag, password) = (format!("ufrag{id}"), b"password of 22 charact");
-    plane
-        .open_transport(TransportId(id), ufrag.as_bytes(), password, false, START)
-        .expect("distinct ufrags");
-    let mut room = [0; 256];
-    let len = Check::new(&mut room, Class::Request, &[1; 12])
-        .username(ufrag.as_bytes(), b"peer")
-        .role(Role::Controlling, 1)
-        .use_candidate()
-        .finish(&Key::new(password));
-    plane.receive(&path(id), &mut room[..len], START, out);
-    let material = vec![id as u8; PROFILE.material_bytes()];
-    plane.set_keys(TransportId(id), PROFILE, &material, false);
-    let limit = IngressLimit {
-        bits_per_s: 1 << 40,
-        packets_per_s: 1 << 30,
-    };
-    plane.set_ingress_limit(TransportId(id), limit);
-    Session::new(PROFILE, &material, true).expect("right length")
 }
 
 #[test]

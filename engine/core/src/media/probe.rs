@@ -8,6 +8,8 @@ use crate::id::Micros;
 
 use super::estimate::Ack;
 
+/// What a probe asks for, of the estimate, percent. Twice as much made a queue of its own.
+const GOAL_PERCENT: u64 = 150;
 /// A probe lasts so long, in steps of this.
 const LASTS_US: u64 = 120_000;
 pub const STEP_US: u64 = 5_000;
@@ -89,7 +91,7 @@ impl Probe {
         self.seen = Seen::default();
         self.state = State::Sending {
             since: now,
-            goal_bps: (3 * estimate_bps / 2).min(wanted_bps + wanted_bps / 5),
+            goal_bps: (estimate_bps * GOAL_PERCENT / 100).min(wanted_bps + wanted_bps / 5),
             from_bytes: bytes,
             first: stamped + 1,
         };

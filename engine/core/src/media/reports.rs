@@ -40,8 +40,7 @@ impl Router {
         self.look_at_opened(now, sink);
         self.catch_up(now, sink);
         // Those whose time has not come list themselves again: two lists, so that neither is ever made anew.
-        std::mem::swap(&mut self.keys, &mut self.keys_due);
-        let mut due = std::mem::take(&mut self.keys_due);
+        let mut due = std::mem::replace(&mut self.keys, std::mem::take(&mut self.keys_due));
         for index in due.drain(..) {
             self.ask_key(index, now, sink);
         }

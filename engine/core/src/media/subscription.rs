@@ -215,7 +215,7 @@ pub struct Subscription {
     pub firs: u64,
     /// Packets repeated.
     pub retransmitted: u64,
-    /// Their bytes.
+    /// Payload bytes in them.
     pub retransmitted_octets: u64,
     /// What the subscriber last reported.
     pub reception: Reception,

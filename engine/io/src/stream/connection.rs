@@ -1,12 +1,13 @@
 //! One connection: what is read from it, and bytes that wait for room.
 //!
-//! Not here: frames out of bytes (`parley_core::frames`), which connections there are, what is dropped when too much waits (`stream`).
+//! Not here: frames out of bytes (`parley_core::framing`), which connections there are, what is dropped when too much
+//! waits (`stream`).
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, TcpStream};
 
-use parley_core::frames::Frames;
+use parley_core::framing::Frames;
 use parley_core::id::Micros;
 use parley_core::sources::Counted;
 use parley_core::wire::Path;

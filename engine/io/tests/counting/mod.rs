@@ -1,4 +1,4 @@
-//! An allocator that counts what the calling thread allocates. Each test binary that names this module has it.
+//! An allocator that counts what the calling thread allocates and frees. Each test binary that names this module has it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -6,6 +6,7 @@ use std::cell::Cell;
 struct Counting;
 
 thread_local! {
+    /// Allocations, changes of their size, and frees.
     pub static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
     /// Bytes of the largest.
     pub static LARGEST: Cell<usize> = const { Cell::new(0) };
@@ -26,6 +27,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(0);
         // SAFETY: the caller's promise, passed on.
         unsafe { System.dealloc(pointer, layout) }
     }

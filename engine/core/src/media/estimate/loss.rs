@@ -89,7 +89,7 @@ impl LossBased {
         false
     }
 
-    /// A probe passed.
+    /// A probe showed that so much passes.
     pub fn probed(&mut self, bps: u64) {
         self.bps = self.bps.max(bps);
     }
